@@ -1,0 +1,123 @@
+"""Decoding strategies, logits processors, stopping criteria and watermarkers for transformers, as plugins.
+
+Names only, each imported when it is first asked for: `import genmode` imports neither torch, pydantic nor
+pluggy, and no plugin.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import GenerationMixin, attach, detach, explain, generate, stream
+    from .config import GenerationConfig
+    from .contract import (
+        CONTRACT_VERSION,
+        Component,
+        Detection,
+        LogitsProcessor,
+        Params,
+        Stage,
+        StoppingCriterion,
+        Strategy,
+        Watermarker,
+    )
+    from .errors import (
+        CancelledError,
+        ConflictError,
+        ContractVersionError,
+        DecodingError,
+        DisabledError,
+        GenmodeError,
+        ParameterError,
+        PluginLoadError,
+        UnknownComponentError,
+        UnsupportedError,
+    )
+    from .hooks import hookimpl, hookspec
+    from .offers import ComponentInfo
+    from .plan import Plan
+    from .registry import Registry, components, configure, refresh, register
+    from .session import History, Session, Step
+    from .settings import Settings
+    from .watermarking import WatermarkingConfig
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # calls
+    "generate",
+    "stream",
+    "explain",
+    "attach",
+    "detach",
+    "Plan",
+    "GenerationMixin",
+    # configuration
+    "GenerationConfig",
+    "WatermarkingConfig",
+    # the contract
+    "CONTRACT_VERSION",
+    "Component",
+    "Strategy",
+    "LogitsProcessor",
+    "StoppingCriterion",
+    "Watermarker",
+    "Params",
+    "Stage",
+    "Detection",
+    "Session",
+    "Step",
+    "History",
+    # plugins
+    "register",
+    "components",
+    "ComponentInfo",
+    "configure",
+    "refresh",
+    "Settings",
+    "Registry",
+    "hookspec",
+    "hookimpl",
+    # errors
+    "GenmodeError",
+    "UnknownComponentError",
+    "ConflictError",
+    "DisabledError",
+    "PluginLoadError",
+    "ContractVersionError",
+    "ParameterError",
+    "UnsupportedError",
+    "DecodingError",
+    "CancelledError",
+]
+
+_MODULES = {
+    "api": "generate stream explain attach detach GenerationMixin",
+    "plan": "Plan",
+    "config": "GenerationConfig",
+    "watermarking": "WatermarkingConfig",
+    "contract": """CONTRACT_VERSION Component Strategy LogitsProcessor StoppingCriterion Watermarker Params
+        Stage Detection""",
+    "session": "Session Step History",
+    "registry": "register components configure refresh Registry",
+    "offers": "ComponentInfo",
+    "settings": "Settings",
+    "hooks": "hookspec hookimpl",
+    "errors": """GenmodeError UnknownComponentError ConflictError DisabledError PluginLoadError
+        ContractVersionError ParameterError UnsupportedError DecodingError CancelledError""",
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOMES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,324 @@
+"""The generation config, with plugins' keys.
+
+`GenerationConfig` is transformers' with the promises of its six methods extended to keys of components:
+they are checked against the components' `Params`, survive saving and loading, and a key that nothing knows
+is an error with the closest one that something does. Keys that come from elsewhere, from a file or from a
+model's own config, may belong to the model (as Whisper's do): these are kept, checked if a component owns
+them, and no error otherwise.
+
+Three further keys name components: `strategy` one, `processors` and `criteria` lists. A saved file says
+what it needs, see `needs`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
+
+import transformers
+from transformers.generation.configuration_utils import GenerationMode
+
+from .errors import ParameterError
+from .needs import HEADER, check_needs, header
+from .offers import ComponentInfo, Key
+from .parameters import check_params, is_secret, select, unknown_keys
+from .registry import registry
+from .settings import closest
+from .watermarking import WatermarkingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NAMING = {"strategy": "strategies", "processors": "processors", "criteria": "criteria"}
+"""Keys that name components, and the kind that each names."""
+
+
+@functools.cache
+def transformers_keys() -> frozenset[str]:
+    """The keys that this transformers' own generation config has."""
+    default = cast("Callable[[], object]", transformers.GenerationConfig)()  # its __init__ is untyped
+    return frozenset(key for key in vars(default) if not key.startswith("_"))
+
+
+def foreign_values(config: transformers.GenerationConfig) -> dict[str, Any]:
+    """What a config, of either class, holds besides transformers' keys and is set; not `NAMING`."""
+    ignored = transformers_keys() | NAMING.keys() | {HEADER}
+    return {
+        key: value
+        for key, value in vars(config).items()
+        if value is not None and key not in ignored and not key.startswith("_")
+    }
+
+
+def plugin_values(config: transformers.GenerationConfig) -> dict[str, Any]:
+    """The keys of components that a config, of either class, sets, with their values."""
+    named = named_components(config)
+    return {k: v for k, v in foreign_values(config).items() if registry().owners(k, named)}
+
+
+def named_components(config: transformers.GenerationConfig) -> list[Key]:
+    """(kind, name) of the components that a config, of either class, names by `NAMING`.
+
+    Raises:
+        ParameterError: `strategy` is no name, or `processors` or `criteria` no list of names.
+    """
+    named: list[Key] = []
+    for key, kind in NAMING.items():
+        value = getattr(config, key, None)
+        names = [value] if key == "strategy" else value
+        if value is None:
+            continue
+        if not _are_names(names):
+            wanted = "the name of a strategy" if key == "strategy" else f"a list of names of {kind}"
+            raise ParameterError(
+                f"{key}={value!r} is not allowed in a config; it has to be {wanted}; "
+                "objects are given to genmode.generate"
+            )
+        named += [(kind, name) for name in names]
+    return named
+
+
+class GenerationConfig(transformers.GenerationConfig):
+    """transformers' generation config, which also knows the keys of genmode's components.
+
+    Every key of an installed component is accepted and checked, `strategy`, `processors` and `criteria`
+    name components, and what nothing knows raises ParameterError with the closest key.
+    """
+
+    strategy: str | None = None
+    processors: list[str] | None = None
+    criteria: list[str] | None = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._carried: frozenset[str] = frozenset(kwargs.pop("_carried", ()))
+        check_needs(kwargs.pop(HEADER, None))
+        base: Any = super()
+        base.__init__(**_with_watermark(kwargs))
+
+    def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None) -> None:
+        """Check every value, of transformers' keys and of components'.
+
+        Args:
+            strict: whether what transformers would only log is an error.
+            user_set_attributes: the keys that were just given, None for all. Only these can be unknown.
+
+        Raises:
+            ValueError: of transformers' own checks.
+            ParameterError: a key is unknown, or a component's value of the wrong type or out of bounds.
+            UnknownComponentError: a component that the config names is not installed.
+        """
+        super().validate(strict=strict, user_set_attributes=user_set_attributes)
+        self._validate_components(user_set_attributes)
+
+    def _validate_components(self, given: set[str] | None) -> None:
+        named = named_components(self)
+        values: dict[Key, dict[str, Any]] = {
+            pair: select(registry().get(*pair), vars(self)) for pair in named
+        }
+        unknown: list[str] = []
+        for key, value in foreign_values(self).items():
+            owners = registry().owners(key, named)
+            for info in owners:
+                values.setdefault((info.kind, info.name), {})[key] = value
+            if not owners and (given is None or key in given) and key not in self._carried:
+                unknown.append(key)
+        if unknown:
+            raise unknown_keys(
+                "key of a generation config:", unknown, transformers_keys() | NAMING.keys(), registry()
+            )
+        for pair, given_values in values.items():
+            check_params(registry().get(*pair), given_values, registry().info(*pair).origin)
+
+    def update(
+        self, defaults_only: bool = False, allow_custom_entries: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Set the keys that are transformers' or components'; return the others, unused.
+
+        Args:
+            defaults_only: set only what is unset.
+            allow_custom_entries: set unknown keys as well, as of a model's own config; return none.
+        """
+        check_needs(kwargs.pop(HEADER, None))
+        for key in NAMING.keys() & kwargs.keys():  # first, since a named component owns its keys
+            if not defaults_only or getattr(self, key) is None:
+                setattr(self, key, kwargs[key])
+        fresh = {key: value for key, value in kwargs.items() if not hasattr(self, key)}
+        ours: set[str] = set()
+        if allow_custom_entries:
+            self._carried |= fresh.keys()
+        else:
+            named = named_components(self)
+            ours = {key for key, value in fresh.items() if _is_plain(value) and registry().owners(key, named)}
+            for key in ours:
+                setattr(self, key, kwargs[key])
+        base: Any = super()
+        rest: dict[str, Any] = base.update(defaults_only, allow_custom_entries, **_with_watermark(kwargs))
+        return {key: value for key, value in rest.items() if key not in ours}
+
+    def get_generation_mode(  # type: ignore[override]  # a strategy need not be one of transformers' modes
+        self, assistant_model: PreTrainedModel | None = None
+    ) -> GenerationMode | str:
+        """transformers' mode; or the name in `strategy`, as transformers' member where it is theirs."""
+        if self.strategy is None:
+            return super().get_generation_mode(assistant_model)
+        return next((mode for mode in GenerationMode if mode.value == self.strategy), self.strategy)
+
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
+        """A config of a dictionary, whose unknown keys are kept, and of keyword arguments, which are not.
+
+        Returns:
+            The config; with `return_unused_kwargs=True`, also the keyword arguments that nothing knows.
+        """
+        carried = frozenset(key for key in config_dict if key not in transformers_keys())
+        data = {**config_dict, "_carried": carried.union(config_dict.get("_carried", ()))}
+        if not kwargs.pop("return_unused_kwargs", False):
+            return super().from_dict(data, **kwargs)
+        known = carried | transformers_keys() | NAMING.keys()
+        unused = {
+            k: v
+            for k, v in kwargs.items()
+            if k not in known and not k.startswith("_") and not registry().owners(k)
+        }
+        return super().from_dict(data, **{k: v for k, v in kwargs.items() if k not in unused}), unused
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """As transformers'; the components that the file needs have to be installed.
+
+        Raises:
+            UnknownComponentError: one is not; says what to install.
+            OSError: there is no such file.
+        """
+        base: Any = super()
+        loaded: Any = base.from_pretrained(pretrained_model_name, *args, **kwargs)
+        config = cast("GenerationConfig", loaded[0] if isinstance(loaded, tuple) else loaded)
+        known = transformers_keys() | NAMING.keys()
+        for key in foreign_values(config).keys() - plugin_values(config).keys():
+            near = closest(key, known | registry().parameter_keys(), cutoff=0.85)
+            if near:
+                warnings.warn(
+                    f"the generation config of {pretrained_model_name} has the key {key!r}, which nothing "
+                    f"knows; did you mean {near!r}? It is kept, and has no effect",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        return cast("Any", loaded)
+
+    @classmethod
+    def from_model_config(cls, model_config: Any) -> GenerationConfig:
+        """As transformers', with the keys of components that were added to the model's config.
+
+        Keys that the config's class itself declares stay the model's, also where a component has a
+        parameter of that name.
+        """
+        added = _added(model_config)
+        base: Any = super()
+        config: GenerationConfig = base.from_model_config(model_config)
+        for key in NAMING.keys() & added.keys():
+            setattr(config, key, added.pop(key))
+        for key, value in added.items():
+            if registry().owners(key, named_components(config)):
+                setattr(config, key, value)
+        config.validate(user_set_attributes=set())
+        return config
+
+    def needs(self) -> list[ComponentInfo]:
+        """The components that the config names or sets a key of."""
+        named = named_components(self)
+        pairs = dict.fromkeys(named)
+        if isinstance(self.watermarking_config, WatermarkingConfig):
+            pairs["watermarkers", self.watermarking_config.scheme] = None
+        for key in foreign_values(self):
+            pairs |= {(info.kind, info.name): None for info in registry().owners(key, named)}
+        return [registry().info(*pair) for pair in pairs]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data of every key, also of components'."""
+        data: dict[str, Any] = super().to_dict()
+        data.pop("_carried", None)
+        return data
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As transformers'; ParameterError rather than ValueError where a component's value is wrong."""
+        self._validate_components(None)
+        base: Any = super()
+        base.save_pretrained(save_directory, *args, **kwargs)
+
+    def to_json_file(
+        self,
+        json_file_path: str | os.PathLike[str],
+        use_diff: bool = True,
+        keys_to_pop: list[str] | None = None,
+    ) -> None:
+        """Save, with what the config needs; secret keys of components are left out, with a warning."""
+        data = json.loads(self.to_json_string(use_diff=use_diff, keys_to_pop=keys_to_pop))
+        secrets = sorted(key for key in foreign_values(self) if is_secret(key))
+        if secrets:
+            warnings.warn(f"not saved, being secret: {', '.join(secrets)}", UserWarning, stacklevel=2)
+        data = {key: value for key, value in data.items() if key not in secrets}
+        if needs := self.needs():
+            data[HEADER] = header(needs)
+        with open(json_file_path, "w", encoding="utf-8") as file:
+            file.write(json.dumps(data, indent=2, sort_keys=True) + "\n")
+
+    def __eq__(self, other: object) -> bool:
+        base: Any = super()
+        same: bool = base.__eq__(other)  # by JSON, which has no secrets
+        return same and cast("object", self.watermarking_config) == getattr(
+            other, "watermarking_config", None
+        )
+
+    __hash__ = transformers.GenerationConfig.__hash__
+
+    def __repr__(self) -> str:
+        private = [key for key in vars(self) if key.startswith("_")]  # tensors, while generate runs
+        data = json.loads(self.to_json_string(ignore_metadata=True, keys_to_pop=private))
+        data |= {key: "***" for key in foreign_values(self) if is_secret(key)}
+        return f"{type(self).__name__} {json.dumps(data, indent=2, sort_keys=True)}\n"
+
+
+def _with_watermark(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, with a saved watermark of ours as its object; transformers knows only its own."""
+    saved = kwargs.get("watermarking_config")
+    if isinstance(saved, dict) and "scheme" in saved:
+        return {**kwargs, "watermarking_config": WatermarkingConfig.from_dict(saved)}  # pyright: ignore[reportUnknownArgumentType]
+    return kwargs
+
+
+def _are_names(value: object) -> TypeGuard[Sequence[str]]:
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(name, str) for name in cast("Sequence[object]", value)
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value could stand in a config; tensors and caches are inputs of the model."""
+    return isinstance(value, (bool, int, float, str, list, tuple, dict))
+
+
+def _added(model_config: Any) -> dict[str, Any]:
+    """What was added to a model's config: set keys that its class does not declare."""
+    kind: Any = None
+    if not isinstance(model_config, Mapping):
+        kind = cast("Any", type(model_config))
+        model_config = model_config.to_dict()
+    data: dict[str, Any] = dict(cast("Mapping[str, Any]", model_config))
+    if kind is None:
+        name = data.get("model_type")
+        if name is not None and name not in transformers.CONFIG_MAPPING:
+            return {}  # which keys are the model's own cannot be known
+        kind = transformers.CONFIG_MAPPING[name] if name is not None else None
+    declared = transformers_keys() | {HEADER, "model_type"} | set(getattr(kind, "__dataclass_fields__", {}))
+    added = {k: v for k, v in data.items() if v is not None and k not in declared and not k.startswith("_")}
+    if added and kind is not None:
+        try:
+            own: dict[str, Any] = kind().to_dict()  # keys that a config computes of others
+        except Exception:  # a class without defaults may raise anything; then its fields must do
+            own = {}
+        added = {k: v for k, v in added.items() if k not in own}
+    return added

@@ -1,0 +1,223 @@
+"""The contract between the host and its plugins: the four kinds of component and their parameters.
+
+A component is a class. It states the version of the contract that it was written for, names its
+parameters in a pydantic model, and implements one method: `Strategy.decode`, `LogitsProcessor.process`,
+`StoppingCriterion.check`, or a `Watermarker`'s `process` and `detect`. Importing this module imports
+pydantic, but not torch.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import pydantic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .session import History, Session
+
+CONTRACT_VERSION = 1
+"""The contract that this host offers. It rises only when a plugin written for the last one would break."""
+
+Kind = Literal["strategies", "processors", "criteria", "watermarkers"]
+KINDS: tuple[Kind, ...] = ("strategies", "processors", "criteria", "watermarkers")
+
+
+class Params(pydantic.BaseModel):
+    """Parameters of a component; every field is a key of the generation config.
+
+    Declare each with a type, bounds, a default and one line of help::
+
+        class Params(genmode.Params):
+            alpha: float = pydantic.Field(0.6, ge=0, le=1, description="weight of the penalty")
+
+    A key that neither the call nor a config sets keeps its default. The model is frozen, and refuses
+    unknown keys.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Component:
+    """What the four kinds have in common.
+
+    Class attributes:
+        contract_version: the version of the contract the component was written for; must be stated.
+        name: public name; the entry point's name wins where the two differ.
+        paper: the source of the method, as a reader would cite it.
+        Params: the parameters, a subclass of `genmode.Params`.
+    """
+
+    contract_version: ClassVar[int | None] = None
+    name: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    Params: ClassVar[type[Params]] = Params
+
+    def __init__(self, params: Params | None = None, **values: Any) -> None:
+        """Takes either a ready `Params` or its fields by name; raises `pydantic.ValidationError`."""
+        self.params: Any = params if params is not None else self.Params(**values)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.__dict__.get("name"):
+            cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{k}={v!r}" for k, v in self.params.model_dump(exclude_defaults=True).items())
+        return f"{self.name}({values})"
+
+
+class Strategy(Component):
+    """A whole decoding loop. See `genmode.session.Session` for all that it may use.
+
+    Class attributes:
+        flags: transformers flags that naming this strategy implies, e.g. `{"do_sample": True}`. The
+            temperature and truncation processors of a config are active only under `do_sample`, and
+            `num_beams` rows are decoded for each input only where this says that the strategy keeps
+            beams (`{"num_beams": ...}` is then a default that the call may override).
+        needs: what the session must be able to do, a subset of
+            {"rollback", "reorder", "hidden_states", "attentions"}. A model that cannot is refused
+            before it runs.
+    """
+
+    flags: ClassVar[Mapping[str, Any]] = {}
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def validate(cls, params: Any, call: Mapping[str, Any]) -> None:
+        """Refuse contradictory flags before the model runs.
+
+        Args:
+            params: this strategy's parameters, already of the right types and within their bounds.
+            call: the transformers flags in force for the call.
+
+        Raises:
+            ParameterError: naming the flags.
+        """
+
+    def decode(self, session: Session, params: Any) -> None:
+        """Decode until `session.steps()` ends, or return earlier."""
+        raise TypeError(f"{type(self).__name__} must define decode(session, params)")
+
+
+class Stage(enum.IntEnum):
+    """Where in the chain a processor runs; stages run in this order.
+
+    Within one stage: transformers' order, then declared `before` and `after`, then name.
+    """
+
+    BIAS = 0
+    PENALTY = 1
+    CONSTRAINT = 2
+    GUIDANCE = 3
+    TEMPERATURE = 4
+    TRUNCATION = 5
+    WATERMARK = 6
+    NORMALISE = 7
+
+
+class LogitsProcessor(Component):
+    """Changes the scores of the next token.
+
+    Life of an object: `begin`, then for each step `process` followed by `accept` of the chosen tokens;
+    `reorder` and `rollback` when rows are reordered or go back; `reset` when the call has ended, after
+    which the object may serve another call. A stateless processor implements `process` alone. An object
+    that keeps state serves one call at a time.
+
+    Class attributes:
+        stage: where in the chain it runs.
+        before, after: names of processors of the same stage that it must precede or follow.
+        active: "set" if naming one of its parameters switches it on (the default), "named" if only
+            naming the processor does.
+        replaces: names of transformers classes that this one stands in for; see `adopt`.
+        stateless: False if it implements any of begin, accept, reorder, rollback, reset.
+    """
+
+    stage: ClassVar[Stage] = Stage.GUIDANCE
+    before: ClassVar[tuple[str, ...]] = ()
+    after: ClassVar[tuple[str, ...]] = ()
+    active: ClassVar[Literal["set", "named"]] = "set"
+    replaces: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def adopt(cls, processor: Any) -> LogitsProcessor | None:
+        """The equal of a transformers processor that `replaces` names, or None to keep that one."""
+        return None
+
+    def begin(self, session: Session) -> None:
+        """A call begins; `session` tells rows, device, vocabulary, tokenizer and the prompt."""
+
+    def process(self, scores: Tensor, history: History) -> Tensor:
+        """New scores.
+
+        Args:
+            scores: `[rows, vocab]`, float32; may be written in place.
+            history: the tokens so far, see `genmode.session.History`.
+
+        Returns:
+            `[rows, vocab]`, float32; the same tensor or another.
+        """
+        raise TypeError(f"{type(self).__name__} must define process(scores, history)")
+
+    def accept(self, tokens: Tensor) -> None:
+        """Each row continues with `tokens` `[rows]`, long. Finished rows get the padding token."""
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i continues what row `rows[i]` was; `rows` is `[new rows]`, long."""
+
+    def rollback(self, counts: Tensor) -> None:
+        """Row i takes back its last `counts[i]` accepted tokens; `counts` is `[rows]`, long."""
+
+    def reset(self) -> None:
+        """The call has ended; forget it."""
+
+
+class StoppingCriterion(Component):
+    """Decides which rows stop. Life cycle as of `LogitsProcessor`, without `accept`."""
+
+    def begin(self, session: Session) -> None:
+        """A call begins."""
+
+    def check(self, history: History) -> Tensor:
+        """Which rows are done after their last token: `[rows]`, bool, on the device of the tokens."""
+        raise TypeError(f"{type(self).__name__} must define check(history)")
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i continues what row `rows[i]` was; `rows` is `[new rows]`, long."""
+
+    def rollback(self, counts: Tensor) -> None:
+        """Row i takes back its last `counts[i]` tokens."""
+
+    def reset(self) -> None:
+        """The call has ended; forget it."""
+
+
+class Detection(pydantic.BaseModel):
+    """What a detector says of one text."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    score: float
+    """The detector's statistic, e.g. a z-score."""
+    p_value: float
+    """Probability of a score at least this high in text without the mark; between 0 and 1."""
+    tokens: int
+    """How many tokens were scored."""
+
+
+class Watermarker(LogitsProcessor):
+    """A processor that marks text, and the detector that reads the mark, as one component."""
+
+    stage: ClassVar[Stage] = Stage.WATERMARK
+    active: ClassVar[Literal["set", "named"]] = "named"
+
+    def detect(self, tokens: Tensor) -> list[Detection]:
+        """Score texts.
+
+        Args:
+            tokens: `[texts, length]`, long; negative ids are padding and are not scored.
+        """
+        raise TypeError(f"{type(self).__name__} must define detect(tokens)")

@@ -1,0 +1,205 @@
+"""Parameters: which part of a call each keyword argument belongs to, and values into `Params`.
+
+A key of transformers' generation config is a flag, also where a component has a field of that name: the
+component reads it with `select`. Any other key is an input of the model if its forward takes it, else a
+parameter of the components that own it (`Registry.owners`). None means "not set", as in transformers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pydantic
+
+from .errors import ConflictError, ParameterError
+from .loading import NOUNS, kind_of
+from .offers import ComponentInfo, Key, shared_key
+from .settings import closest, hint
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from .contract import Component, Params
+    from .registry import Registry
+
+_SECRET = re.compile(r"(^|_)(keys?|secret)$")
+_BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+class Split(NamedTuple):
+    """Keyword arguments of one call, by whom they are for."""
+
+    flags: dict[str, Any]
+    parameters: dict[str, Any]
+    inputs: dict[str, Any]
+
+
+def split(
+    kwargs: Mapping[str, Any],
+    config_keys: Collection[str],
+    model_keys: Collection[str],
+    registry: Registry,
+    named: Iterable[Key] = (),
+) -> Split:
+    """Sort keyword arguments of `generate`.
+
+    No plugin is imported while every key is a flag or a model input.
+
+    Args:
+        kwargs: the keyword arguments.
+        config_keys: keys of transformers' generation config, see `config.transformers_keys`.
+        model_keys: names of the model's inputs.
+        registry: whose components may own the rest.
+        named: (kind, name) of the components that the call names.
+
+    Raises:
+        ParameterError: a key fits nowhere; names the closest key that does.
+        ConflictError: two distributions declare a key and nothing says which is meant.
+    """
+    named = tuple(named)
+    parts = Split({}, {}, {})
+    owned: dict[str, list[ComponentInfo]] = {}
+    unknown: list[str] = []
+    for key, value in kwargs.items():
+        if key in config_keys:
+            parts.flags[key] = value
+        elif key in model_keys:
+            parts.inputs[key] = value
+        elif owners := registry.owners(key, named):
+            parts.parameters[key] = value
+            owned[key] = owners
+        else:
+            unknown.append(key)
+    if unknown:
+        raise unknown_keys("argument", unknown, [*config_keys, *model_keys], registry)
+    _refuse_sharing(owned, registry, named)
+    return parts
+
+
+def select(component: type[Component], *sources: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are for this component: of its fields, those set and not None; later sources win."""
+    fields = component.Params.model_fields
+    merged = {key: value for source in sources for key, value in source.items() if key in fields}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def build_params(component: type[Component], values: Mapping[str, Any], origin: str = "") -> Params:
+    """Values into the component's `Params`.
+
+    Args:
+        component: the class.
+        values: by field; fields left out keep their defaults.
+        origin: who provides the component, for messages.
+
+    Raises:
+        ParameterError: a value is unknown, missing, of the wrong type, or out of bounds. Says which key,
+            what was given (unless it is a secret), what is allowed, and for which component.
+    """
+    try:
+        return component.Params(**values)
+    except pydantic.ValidationError as error:
+        raise _explained(component, error.errors(), origin) from _shown(error, values)
+
+
+def check_params(component: type[Component], values: Mapping[str, Any], origin: str = "") -> None:
+    """As `build_params`, for values that need not be complete yet: what is missing is no error."""
+    try:
+        component.Params(**values)
+    except pydantic.ValidationError as error:
+        wrong = [one for one in error.errors() if one["type"] != "missing"]
+        if wrong:
+            raise _explained(component, wrong, origin) from _shown(error, values)
+
+
+def unknown_keys(what: str, keys: Iterable[str], known: Iterable[str], registry: Registry) -> ParameterError:
+    """The error that names keys which fit nowhere, each with the closest one that would.
+
+    Args:
+        what: what the keys are, e.g. "argument".
+        keys: the keys that fit nowhere.
+        known: keys that would have been right, besides those of components.
+        registry: whose components may own keys; all enabled ones are imported.
+    """
+    right = registry.parameter_keys().union(known)
+    told = [
+        f"{key!r}" + (f" (did you mean {near!r}?)" if (near := closest(key, right)) else "") for key in keys
+    ]
+    idle = sorted(
+        {i.distribution for i in registry.components() if i.state in ("disabled", "conflict", "broken")}
+    )
+    note = f"; not in use, wholly or in part: {', '.join(idle)}" if idle else ""
+    return ParameterError(
+        f"unknown {what} {', '.join(told)}. Allowed are keys of transformers' GenerationConfig, the model's "
+        f"inputs, and parameters of the installed components{note}. `genmode list` shows these"
+    )
+
+
+def is_secret(key: str) -> bool:
+    """Whether values of this key are never shown or saved: `key`, `keys`, `secret`, or ending in `_key` …"""
+    return _SECRET.search(key) is not None
+
+
+def allowed(field: FieldInfo) -> str:
+    """Type and bounds of a field in words: `float, > 0, <= 1`."""
+    kind: Any = field.annotation
+    words = [kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")]
+    for bound in field.metadata:
+        words += [
+            f"{sign} {value}"
+            for name, sign in _BOUNDS.items()
+            if (value := getattr(bound, name, None)) is not None
+        ]
+        step = getattr(bound, "multiple_of", None)
+        words += [] if step is None else [f"a multiple of {step}"]
+    return ", ".join(words)
+
+
+def _shown(error: pydantic.ValidationError, values: Mapping[str, Any]) -> pydantic.ValidationError | None:
+    """The cause to keep; none if it would show a secret."""
+    return None if any(is_secret(key) for key in values) else error
+
+
+def _explained(component: type[Component], errors: Iterable[Any], origin: str) -> ParameterError:
+    """pydantic's errors in our words."""
+    fields = component.Params.model_fields
+    lines: list[str] = []
+    for error in errors:
+        key = str(error["loc"][0]) if error["loc"] else ""
+        place = ".".join(str(part) for part in error["loc"])
+        given = "a secret value" if is_secret(key) else _short(repr(error["input"]))
+        if error["type"] == "extra_forbidden":
+            lines.append(f"{place} is no parameter of it{hint(key, fields)}")
+        elif error["type"] == "missing":
+            lines.append(
+                f"{place} has to be given" + (f"; allowed: {allowed(fields[key])}" if key in fields else "")
+            )
+        elif key in fields:
+            about = f" ({fields[key].description})" if fields[key].description else ""
+            lines.append(
+                f"{place}={given} is not allowed: {error['msg']}; allowed: {allowed(fields[key])}{about}"
+            )
+        else:
+            lines.append(str(error["msg"]).removeprefix("Value error, "))
+    noun = NOUNS.get(kind_of(component) or "", "component")
+    who = f"{noun} {component.name!r}" + (f" of {origin}" if origin else "")
+    return ParameterError(f"{who}: " + "; ".join(lines))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _refuse_sharing(
+    owned: Mapping[str, list[ComponentInfo]], registry: Registry, named: tuple[Key, ...]
+) -> None:
+    """A component that the call switches on must not have a key that goes to another distribution's."""
+    active = {(info.kind, info.name): info for infos in owned.values() for info in infos}
+    for key, infos in owned.items():
+        if registry.settings.preferred("parameters", key) or any((i.kind, i.name) in named for i in infos):
+            continue
+        for pair, info in active.items():
+            foreign = all(info.distribution != owner.distribution for owner in infos)
+            if foreign and key in registry.get(*pair).Params.model_fields:
+                raise ConflictError(shared_key(key, [*infos, info]))

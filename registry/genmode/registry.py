@@ -1,0 +1,386 @@
+"""The registry: every component by kind and name, found by its metadata and imported when first asked for.
+
+It scans once; `refresh` drops the scan. No lock is held while a plugin is imported, so that a plugin that
+registers components while it is imported cannot lock up two threads.
+
+Of several distributions that offer one name, `prefer` picks one. Without it, genmode's own stays in force;
+of others none is, and asking for the name is an error. A key belongs to the component that the call names,
+else to genmode's own and what the program registered, else to the one distribution that declares it. So
+installing a plugin never changes what a call means.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from . import loading
+from .discovery import GROUPS, HOST, Entry, Fault, Scan, installed, scan
+from .errors import ConflictError, PluginLoadError, UnknownComponentError
+from .offers import ComponentInfo as ComponentInfo
+from .offers import Index, Key, Offer, Slot, arrange, shared_key, unknown
+from .settings import REGISTERED, Settings, hint
+
+if TYPE_CHECKING:
+    from .contract import Component, LogitsProcessor, StoppingCriterion, Strategy, Watermarker
+    from .hooks import Relay
+
+T = TypeVar("T")
+Names = Iterable[str] | str
+
+
+class Registry:
+    """Components by kind and name. Every method may be called from several threads.
+
+    Args:
+        source: distributions or entries to see; None for the distributions of this environment.
+        settings: None for those of the environment variables.
+    """
+
+    def __init__(self, source: Iterable[Any] | None = None, settings: Settings | None = None) -> None:
+        self._source = None if source is None else tuple(source)
+        self._settings = settings
+        self._registered: dict[Entry, Offer] = {}
+        self._lock = threading.RLock()
+        self._current: Index | None = None
+        self._warned: set[str] = set()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force; ParameterError if an environment variable cannot be understood."""
+        current = self._current
+        return current.settings if current is not None else self._settings or Settings.from_environment()
+
+    def configure(
+        self,
+        *,
+        allow: Names | None = None,
+        block: Names | None = None,
+        none: bool | None = None,
+        prefer: Mapping[str, str] | None = None,
+        hooks: Names | None = None,
+    ) -> Settings:
+        """Change the settings that are given (see `Settings`), refresh, and warn of names that match nothing.
+
+        Raises:
+            ParameterError: a setting has the wrong type.
+        """
+        given = {"allow": allow, "block": block, "none": none, "prefer": prefer, "hooks": hooks}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        with self._lock:
+            self._settings = replace(self.settings, **changes)
+            self.refresh()
+        return self._index().settings
+
+    def refresh(self) -> None:
+        """Forget the scan and every failure; what the program registered stays.
+
+        Packages installed since are found. A module that is imported already stays what it is.
+        """
+        importlib.invalidate_caches()
+        with self._lock:
+            self._current = None
+            self._warned.clear()
+
+    def components(self, kind: str | None = None) -> tuple[ComponentInfo, ...]:
+        """Everything installed, sorted by name within its kind; nothing is imported.
+
+        Args:
+            kind: strategies, processors, criteria, watermarkers or hooks; None for the first four.
+
+        Raises:
+            UnknownComponentError: there is no such kind.
+        """
+        kinds = [k for k in GROUPS.values() if k != "hooks"] if kind is None else [_kind(kind)]
+        slots = self._index().slots.values()
+        return tuple(slot.info(o) for k in kinds for slot in slots if slot.kind == k for o in slot.offers)
+
+    def info(self, kind: str, name: str) -> ComponentInfo:
+        """The component that `get` would give, not imported; raises as `get` does short of loading it."""
+        slot, offer = self._choose(kind, name)
+        return slot.info(offer)
+
+    @overload
+    def get(self, kind: Literal["strategies"], name: str) -> type[Strategy]: ...
+    @overload
+    def get(self, kind: Literal["processors"], name: str) -> type[LogitsProcessor]: ...
+    @overload
+    def get(self, kind: Literal["criteria"], name: str) -> type[StoppingCriterion]: ...
+    @overload
+    def get(self, kind: Literal["watermarkers"], name: str) -> type[Watermarker]: ...
+    @overload
+    def get(self, kind: str, name: str) -> type[Component]: ...
+    def get(self, kind: str, name: str) -> Any:
+        """The component's class, imported if need be.
+
+        Raises:
+            UnknownComponentError: nothing is installed or registered under this name.
+            ConflictError: two distributions provide it and no setting picks one.
+            DisabledError: a setting forbids to load it.
+            PluginLoadError: it could not be imported, with the cause, or is no such component.
+            ContractVersionError: it was written for another contract.
+        """
+        return self._load(self._choose(kind, name)[1])
+
+    def provider(self, component: object) -> ComponentInfo | None:
+        """Where a component or its class comes from; None if not from this registry."""
+        wanted = component if isinstance(component, type) else type(component)
+        for slot in self._index().slots.values():
+            for offer in slot.offers:
+                if offer.found is wanted:
+                    return slot.info(offer)
+        return None
+
+    @overload
+    def register(self, component: T, *, kind: str | None = None, name: str | None = None) -> T: ...
+    @overload
+    def register(self, *, kind: str | None = None, name: str | None = None) -> Callable[[T], T]: ...
+    def register(self, component: Any = None, *, kind: str | None = None, name: str | None = None) -> Any:
+        """Register a component of this program, as a call or a decorator.
+
+        The same definition again, as when a cell of a notebook is run twice, replaces the former.
+
+        Args:
+            component: a class derived from one of the four kinds; or a hook plugin, with kind="hooks".
+            kind: where the base class does not tell.
+            name: the public name; by default the class's own.
+
+        Raises:
+            PluginLoadError: it is no component of that kind. ContractVersionError: of another contract.
+            ConflictError: the name is taken, and `prefer` does not say `registered`.
+        """
+        if component is None:
+
+            def decorate(found: T) -> T:
+                return self.register(found, kind=kind, name=name)
+
+            return decorate
+        entry = loading.entry_of(component, kind if kind is None else _kind(kind), name)
+        loading.check(component, entry)
+        with self._lock:
+            index = self._index()
+            taken = index.slots.get((entry.kind, entry.name))
+            others = [o for o in taken.offers if o.entry != entry] if taken is not None else []
+            for other in others:
+                if other.entry.distribution == REGISTERED:
+                    raise ConflictError(
+                        f"{loading.describe(entry)}: the program has registered {other.entry.value!r} under "
+                        "that name already; give one of them another name"
+                    )
+            found = component if entry.kind == "hooks" else loading.named(component, entry.name)
+            offer = Offer(entry, found)
+            if (new := Slot([*others, offer], index.settings)).rivals:
+                raise ConflictError(new.conflict())
+            self._registered[entry] = offer
+            self._arrange(index.scan, index)
+        return component
+
+    def owners(self, key: str, named: Iterable[Key] = (), *, shared: bool = False) -> list[ComponentInfo]:
+        """The enabled components whose `Params` has this field, all of one distribution.
+
+        Third parties' plugins are imported only for a key that neither a named component, nor one of
+        genmode's own, nor one that the program registered has.
+
+        Args:
+            key: a key of the generation config.
+            named: (kind, name) of components that the call names; those that have the key own it alone.
+            shared: True for a key of transformers' own, which any number of components may read; gives
+                them all, of every distribution.
+
+        Raises:
+            ConflictError: components of two distributions have it, and no setting picks one.
+        """
+        mine = [(kind, name) for kind, name in named if key in self.get(kind, name).Params.model_fields]
+        if mine:
+            return [self.info(*pair) for pair in mine]
+        wanted = self.settings.preferred("parameters", key)
+        near = [] if shared or wanted not in (None, HOST, REGISTERED) else self._fields(False).get(key, [])
+        found = [self.info(*pair) for pair in near or self._fields(True).get(key, [])]
+        homes = {info.distribution for info in found}
+        if wanted in homes:
+            return [info for info in found if info.distribution == wanted]
+        if len(homes) > 1 and not shared:
+            raise ConflictError(shared_key(key, found))
+        return found
+
+    def parameter_keys(self) -> frozenset[str]:
+        """Every key that a component can be given; imports every enabled plugin."""
+        return frozenset(self._fields(True))
+
+    def hooks(self) -> Relay:
+        """The hook plugins that are switched on; broken ones are warned of and left out.
+
+        Raises:
+            ConflictError: two distributions offer a hook plugin of a name that is switched on.
+        """
+        index = self._index()
+        if index.relay is None:
+            from .hooks import Relay
+
+            chosen = [slot.choose() for slot in index.slots.values() if slot.kind == "hooks" and slot.able]
+            plugins = [(loading.describe(o.entry), self._attempt(o)) for o in chosen]
+            index.relay = Relay([(origin, plugin) for origin, plugin in plugins if plugin is not None])
+        return index.relay
+
+    def faults(self) -> tuple[Fault, ...]:
+        """What is wrong with installed plugins, each once, as far as is known without importing more."""
+        index = self._index()
+        return tuple(sorted([*index.scan.faults, *(f for s in index.slots.values() for f in s.faults())]))
+
+    def shadowed(self) -> tuple[Entry, ...]:
+        """Entries of distributions that another one of the same name hides."""
+        return self._index().scan.shadowed
+
+    def _index(self) -> Index:
+        if (index := self._current) is not None:
+            return index
+        with self._lock:
+            if self._current is not None:
+                return self._current
+            index = self._arrange(self._scan(), None)
+        at_fault = {fault.distribution for fault in index.scan.faults}
+        for sentence in index.settings.unknown([*index.scan.entries, *self._registered], at_fault):
+            warnings.warn(sentence, UserWarning, stacklevel=3)
+        return index
+
+    def _scan(self) -> Scan:
+        if self._source is None:
+            return scan(installed())
+        found = scan(item for item in self._source if not isinstance(item, Entry))
+        entries = {item for item in self._source if isinstance(item, Entry)}
+        return found._replace(entries=tuple(sorted(entries.union(found.entries))))
+
+    def _arrange(self, found: Scan, former: Index | None) -> Index:
+        known = {o.entry: o for s in former.slots.values() for o in s.offers} if former else {}
+        offers = [known.get(entry) or Offer(entry) for entry in found.entries]
+        self._current = arrange(found, [*offers, *self._registered.values()], self.settings)
+        return self._current
+
+    def _choose(self, kind: str, name: str) -> tuple[Slot, Offer]:
+        index = self._index()
+        slot = index.slots.get((_kind(kind), name))
+        if slot is None:
+            raise unknown(kind, name, index)
+        chosen = slot.choose()
+        if slot.rivals:
+            self._warn(f"{kind}:{name}", slot.conflict())
+        return slot, chosen
+
+    def _load(self, offer: Offer) -> Any:
+        if offer.found is None and offer.error is None:
+            start = time.perf_counter()
+            found: Any = None
+            error: PluginLoadError | None = None
+            try:
+                found = loading.load(offer.entry)
+            except PluginLoadError as failure:
+                error = failure
+            self._settle(offer, found, error, time.perf_counter() - start)
+        if offer.error is not None:
+            raise type(offer.error)(str(offer.error)) from offer.error.__cause__
+        return offer.found
+
+    def _settle(self, offer: Offer, found: Any, error: PluginLoadError | None, seconds: float) -> None:
+        with self._lock:
+            if offer.found is not None or offer.error is not None:
+                return  # another thread was faster, and its result is in use
+            if error is None and offer.entry.kind != "hooks":
+                found = loading.named(found, offer.entry.name)
+            offer.found, offer.error, offer.seconds = found, error, seconds
+
+    def _attempt(self, offer: Offer) -> Any:
+        """Load where a call can do without; a broken plugin is warned of once and gives None."""
+        try:
+            return self._load(offer)
+        except PluginLoadError as error:
+            self._warn(offer.entry.distribution, str(error))
+            return None
+
+    def _fields(self, every: bool) -> dict[str, list[Key]]:
+        """Key -> components that have it; of genmode and this program alone unless `every`."""
+        index = self._index()
+        fields = index.fields.get(every)
+        if fields is None:
+            fields = {}
+            for pair, slot in index.slots.items():
+                offer = slot.chosen
+                if offer is None or slot.kind == "hooks":
+                    continue
+                if every or offer.entry.distribution in (HOST, REGISTERED):
+                    component = self._attempt(offer)
+                    for key in component.Params.model_fields if component is not None else ():
+                        fields.setdefault(key, []).append(pair)
+            index.fields[every] = fields
+        return fields
+
+    def _warn(self, subject: str, message: str) -> None:
+        with self._lock:
+            new = subject not in self._warned
+            self._warned.add(subject)
+        if new:
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _kind(kind: str) -> str:
+    if kind not in GROUPS.values():
+        kinds = ", ".join(GROUPS.values())
+        raise UnknownComponentError(
+            f"there is no kind {kind!r}{hint(kind, GROUPS.values())} (there are {kinds})"
+        )
+    return kind
+
+
+_default = Registry()
+
+
+def registry() -> Registry:
+    """The registry in use: that of this environment, unless `use` says otherwise."""
+    return _default
+
+
+@contextmanager
+def use(other: Registry) -> Generator[Registry, None, None]:
+    """Use another registry for a while, in all threads; for tests that must not see the environment."""
+    global _default
+    former, _default = _default, other
+    try:
+        yield other
+    finally:
+        _default = former
+
+
+def components(kind: str | None = None) -> tuple[ComponentInfo, ...]:
+    """`Registry.components` of the registry in use."""
+    return _default.components(kind)
+
+
+def refresh() -> None:
+    """`Registry.refresh` of the registry in use."""
+    _default.refresh()
+
+
+def configure(
+    *,
+    allow: Names | None = None,
+    block: Names | None = None,
+    none: bool | None = None,
+    prefer: Mapping[str, str] | None = None,
+    hooks: Names | None = None,
+) -> Settings:
+    """`Registry.configure` of the registry in use."""
+    return _default.configure(allow=allow, block=block, none=none, prefer=prefer, hooks=hooks)
+
+
+@overload
+def register(component: T, *, kind: str | None = None, name: str | None = None) -> T: ...
+@overload
+def register(*, kind: str | None = None, name: str | None = None) -> Callable[[T], T]: ...
+def register(component: Any = None, *, kind: str | None = None, name: str | None = None) -> Any:
+    """`Registry.register` of the registry in use."""
+    return _default.register(component, kind=kind, name=name)

@@ -1,0 +1,113 @@
+"""A folder of fake distributions, and registries that see nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import importlib_metadata
+import pytest
+
+from genmode.registry import Registry, use
+from genmode.settings import Settings
+
+BASES = {
+    "strategies": ("Strategy", "def decode(self, session, params): ..."),
+    "processors": ("LogitsProcessor", "def process(self, scores, history): return scores"),
+    "criteria": ("StoppingCriterion", "def check(self, history): ..."),
+    "watermarkers": (
+        "Watermarker",
+        "def process(self, scores, history): return scores\n    def detect(self, tokens): ...",
+    ),
+}
+
+
+def component(kind: str, name: str, params: str = "", contract: str = "contract_version = 1") -> str:
+    """Source of a component; `params` is the body of its Params."""
+    base, method = BASES[kind]
+    body = f"class Params(genmode.Params):\n        {params}" if params else ""
+    return (
+        f"import genmode\nfrom pydantic import Field\n\n\nclass {name}(genmode.{base}):\n"
+        f"    {contract}\n    {body}\n    {method}\n"
+    )
+
+
+class Site:
+    """A folder on sys.path, as pip would leave it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def add(
+        self,
+        name: str,
+        version: str = "1.0",
+        entries: Mapping[str, Mapping[str, str]] | str = "",
+        modules: Mapping[str, str] | None = None,
+        metadata: str | None = "",
+        folder: str | None = None,
+    ) -> Path:
+        """Write a distribution; `entries` is kind -> name -> object, or the text of entry_points.txt."""
+        info = self.folder / (folder or f"{name.replace('-', '_')}-{version}.dist-info")
+        info.mkdir()
+        if metadata is not None:
+            (info / "METADATA").write_text(
+                metadata or f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            )
+        if not isinstance(entries, str):
+            lines = [
+                f"[genmode.{k}]\n" + "".join(f"{n} = {v}\n" for n, v in some.items())
+                for k, some in entries.items()
+            ]
+            entries = "".join(lines)
+        if entries:
+            (info / "entry_points.txt").write_text(entries, encoding="utf-8")
+        for file, source in (modules or {}).items():
+            (self.folder / f"{file}.py").write_text(source)
+        importlib.invalidate_caches()
+        return info
+
+    def plugin(self, name: str, kind: str, component_name: str, source: str, version: str = "1.0") -> Path:
+        """A distribution with one module that defines the class `It`, and is named like the distribution."""
+        module = "built_in" if name == "genmode" else name.replace("-", "_")
+        return self.add(name, version, {kind: {component_name: f"{module}:It"}}, {module: source})
+
+    def distributions(self) -> list[Any]:
+        return list(importlib_metadata.distributions(path=[str(self.folder)]))
+
+    def registry(self, **settings: Any) -> Registry:
+        return Registry(self.distributions(), Settings(**settings))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    folder = tmp_path / "site"
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(folder)
+    yield Site(folder)
+    for name in set(sys.modules) - before:
+        if str(folder) in (getattr(sys.modules[name], "__file__", None) or ""):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def make_site() -> type[Site]:
+    """Another such folder, which is not on sys.path."""
+    return Site
+
+
+@pytest.fixture
+def host() -> Iterator[Registry]:
+    """An empty registry, in use: nothing of the environment is seen."""
+    with use(Registry([], Settings())) as registry:
+        yield registry
+
+
+@pytest.fixture
+def source() -> Callable[..., str]:
+    """Writes the source of a component: kind, name of the class, body of its Params, contract."""
+    return component
