@@ -1,0 +1,182 @@
+"""Generate, stream, explain, attach."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from . import seam
+from .plan import Plan
+from .request import build
+from .run import Loop
+
+
+def generate(
+    model: Any, inputs: Tensor | None = None, *, strategy: Any = None, processors: Any = None, criteria: Any = None,
+    watermark: Any = None, seed: int | list[int] | None = None, generation_config: Any = None, streamer: Any = None,
+    tokenizer: Any = None, cancel: Any = None, compile: bool = False, **kwargs: Any,
+) -> Any:  # fmt: skip
+    """Decode from a model that transformers can generate with.
+
+    Takes all that `model.generate` takes, and returns what it returns. With the same flags and the same
+    `torch.manual_seed`, modes that transformers has give the same tokens.
+
+    Args:
+        model: a transformers model.
+        inputs: `[batch, length]`, long, or what the model's encoder takes; may also come as `input_ids=`.
+        strategy: name, class or object; None to resolve one from the flags.
+        processors: names, classes or objects of genmode or transformers, or callables
+            `(input_ids, scores) -> scores`. One that the flags would build too is replaced.
+        criteria: the same for stopping criteria.
+        watermark: name or object of a watermarker, or a `genmode.WatermarkingConfig`.
+        seed: one number, or one for each input. Makes a row's result independent of the batch and of
+            torch's generator.
+        generation_config: a config of genmode or transformers; keyword arguments win over it.
+        streamer: gets tokens as they are decoded, `put(tensor)` and `end()`.
+        tokenizer: needed by stop strings and some processors.
+        cancel: an object with `is_set()`, such as `threading.Event`; set it to end the call with
+            `CancelledError`.
+        compile: on CUDA, optimise the forward with torch.compile before it is captured. Takes a minute or
+            more once for each model and shape; worth it for a model that serves for hours.
+        kwargs: flags of transformers, parameters of components, and model inputs.
+
+    Returns:
+        `[batch * num_return_sequences, length]`, long, prompt included; or, with
+        `return_dict_in_generate=True`, transformers' output class.
+
+    Raises:
+        ParameterError: an unknown or contradictory argument; the message names the closest key.
+        DecodingError: decoding failed; `sequences` holds what had been decoded.
+    """
+    request = build(
+        model, inputs, strategy=strategy, processors=processors, criteria=criteria, watermark=watermark, seed=seed,
+        generation_config=generation_config, streamer=streamer, tokenizer=tokenizer, cancel=cancel, compile=compile, **kwargs,
+    )  # fmt: skip
+    return _through_transformers(request, Loop(request))
+
+
+def explain(model: Any, inputs: Tensor | None = None, **kwargs: Any) -> Plan:
+    """What `generate` with these arguments would do, and why; runs no forward of the decoder.
+
+    Takes the arguments of `generate` and raises the same errors.
+    """
+    request = build(model, inputs, **kwargs)
+    plan: Plan = _through_transformers(request, Loop(request, plan_only=True))
+    return plan
+
+
+def stream(model: Any, inputs: Tensor | None = None, *, tokenizer: Any = None, **kwargs: Any) -> Iterator[Any]:
+    """Iterate over tokens, or text, as they are decoded.
+
+    Args:
+        tokenizer: with it, yields text (of one row); without, tensors `[rows]`, long.
+
+    Leaving the iterator cancels the call. An error of the call is raised where it is iterated.
+    """
+    cancel = kwargs.pop("cancel", None) or threading.Event()
+    pieces: queue.Queue[Any] = queue.Queue()
+    end = object()
+
+    def put(piece: Any) -> None:
+        pieces.put(piece)
+
+    streamer = _text_streamer(tokenizer, put) if tokenizer is not None else _TokenStreamer(put)
+
+    def work() -> None:
+        try:
+            generate(model, inputs, tokenizer=tokenizer, streamer=streamer, cancel=cancel, **kwargs)
+            pieces.put(end)
+        except BaseException as error:
+            pieces.put(error)
+
+    thread = threading.Thread(target=work, name="genmode-stream", daemon=True)
+    thread.start()
+    try:
+        while (piece := pieces.get()) is not end:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+    finally:
+        cancel.set()
+        thread.join()
+
+
+class _TokenStreamer:
+    """Passes tokens on, without the prompt."""
+
+    def __init__(self, put: Any) -> None:
+        self.pass_on, self.prompt = put, True
+
+    def put(self, value: Tensor) -> None:
+        if self.prompt:
+            self.prompt = False
+        else:
+            self.pass_on(value)
+
+    def end(self) -> None:
+        """The caller learns of the end from the thread."""
+
+
+def _text_streamer(tokenizer: Any, put: Any) -> Any:
+    class Text(transformers.TextStreamer):
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            if text:
+                put(text)
+
+    return Text(tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+
+def attach(model: Any) -> Any:
+    """Have `model.generate`, and so pipelines and trainers, go through genmode; returns the model.
+
+    Undone by `detach`. The signature of `model.generate` stays as it was, and keeps its own arguments first.
+    """
+    if "generate" not in vars(model):
+        model.generate = functools.partial(_attached, model)
+    return model
+
+
+def detach(model: Any) -> Any:
+    """Give `model.generate` back to transformers; returns the model."""
+    own = vars(model).get("generate")
+    if own is not None and getattr(own, "func", None) is _attached:
+        del model.generate
+    return model
+
+
+def _attached(
+    model: Any, inputs: Any = None, generation_config: Any = None, logits_processor: Any = None,
+    stopping_criteria: Any = None, **kwargs: Any,
+) -> Any:  # fmt: skip
+    if kwargs.get("custom_generate") is not None:
+        return seam.plain_generate(model)(
+            inputs, generation_config, logits_processor, stopping_criteria, **kwargs
+        )
+    kwargs.pop("custom_generate", None)
+    for key, value in (("logits_processor", logits_processor), ("stopping_criteria", stopping_criteria)):
+        if value is not None:
+            kwargs[key] = value
+    return generate(model, inputs, generation_config=generation_config, **kwargs)
+
+
+class GenerationMixin:
+    """For model classes: `class Mine(genmode.GenerationMixin, LlamaForCausalLM)` generates through genmode."""
+
+    def generate(self, inputs: Any = None, generation_config: Any = None, **kwargs: Any) -> Any:
+        """See `genmode.generate`; arguments in transformers' order."""
+        return _attached(self, inputs, generation_config, **kwargs)
+
+
+def _through_transformers(request: Any, loop: Loop) -> Any:
+    """Have transformers prepare the inputs and call the loop."""
+    with torch.no_grad():
+        return seam.plain_generate(request.model)(
+            generation_config=request.config, custom_generate=loop, **request.call
+        )

@@ -1,0 +1,193 @@
+"""The processors of one call, in order, with their life cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..candidates import narrowing
+from ..contract import LogitsProcessor, Stage
+from ..errors import DecodingError, GenmodeError, ParameterError
+from .history import History
+
+TRANSFORMERS_STAGES = {
+    # transformers runs its unbatched classifier-free guidance before all others.
+    "UnbatchedClassifierFreeGuidanceLogitsProcessor": Stage.BIAS,
+    "SequenceBiasLogitsProcessor": Stage.BIAS,
+    "EncoderRepetitionPenaltyLogitsProcessor": Stage.PENALTY,
+    "RepetitionPenaltyLogitsProcessor": Stage.PENALTY,
+    "NoRepeatNGramLogitsProcessor": Stage.CONSTRAINT,
+    "EncoderNoRepeatNGramLogitsProcessor": Stage.CONSTRAINT,
+    "NoBadWordsLogitsProcessor": Stage.CONSTRAINT,
+    "MinLengthLogitsProcessor": Stage.CONSTRAINT,
+    "MinNewTokensLengthLogitsProcessor": Stage.CONSTRAINT,
+    "PrefixConstrainedLogitsProcessor": Stage.CONSTRAINT,
+    "ForcedBOSTokenLogitsProcessor": Stage.CONSTRAINT,
+    "ForcedEOSTokenLogitsProcessor": Stage.CONSTRAINT,
+    "InfNanRemoveLogitsProcessor": Stage.CONSTRAINT,
+    "ExponentialDecayLengthPenalty": Stage.CONSTRAINT,
+    "SuppressTokensLogitsProcessor": Stage.CONSTRAINT,
+    "SuppressTokensAtBeginLogitsProcessor": Stage.CONSTRAINT,
+    "TemperatureLogitsWarper": Stage.TEMPERATURE,
+    "TopHLogitsWarper": Stage.TRUNCATION,
+    "TopKLogitsWarper": Stage.TRUNCATION,
+    "TopPLogitsWarper": Stage.TRUNCATION,
+    "MinPLogitsWarper": Stage.TRUNCATION,
+    "TypicalLogitsWarper": Stage.TRUNCATION,
+    "EpsilonLogitsWarper": Stage.TRUNCATION,
+    "EtaLogitsWarper": Stage.TRUNCATION,
+    "WatermarkLogitsProcessor": Stage.WATERMARK,
+    "SynthIDTextWatermarkLogitsProcessor": Stage.WATERMARK,
+    "LogitNormalization": Stage.NORMALISE,
+}
+"""The stage of each class in the order in which transformers runs them; any other runs at GUIDANCE, which is
+where transformers puts processors that a user gives."""
+
+
+class TransformersProcessor(LogitsProcessor):
+    """A plain transformers processor, or any callable `(input_ids, scores) -> scores`, as it is."""
+
+    contract_version = 1
+
+    def __init__(self, call: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.call = call
+        self.label = getattr(call, "__name__", type(call).__name__)
+
+    @property
+    def place(self) -> Stage:
+        """The stage at which transformers runs it."""
+        return TRANSFORMERS_STAGES.get(type(self.call).__name__, Stage.GUIDANCE)
+
+    def __repr__(self) -> str:
+        return self.label
+
+    def process(self, scores: Tensor, history: History) -> Tensor:
+        """Each rectangle of equal lengths is given whole, so that rows keep their numbers."""
+        if history.uniform is not None:
+            return self.call(history.ids, scores)
+        result = scores
+        for ids, mask in history.rectangles():
+            new = self.call(ids, scores.clone())
+            result = new if mask is None else new.where(mask[:, None], result)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One processor in the chain."""
+
+    name: str
+    stage: Stage
+    rank: int
+    processor: LogitsProcessor
+    origin: str
+    """Who provides it: "transformers", "the caller" or distribution and version."""
+
+
+def link(processor: LogitsProcessor, rank: int, origin: str) -> Link:
+    """A link for a processor; its own stage, or the one at which transformers runs it."""
+    if isinstance(processor, TransformersProcessor):
+        return Link(processor.label, processor.place, rank, processor, origin)
+    return Link(processor.name, processor.stage, rank, processor, origin)
+
+
+def ordered(links: Iterable[Link]) -> list[Link]:
+    """Links by stage, then rank, then name, with declared `before` and `after` obeyed within a stage.
+
+    Raises:
+        ParameterError: if declarations of one stage contradict each other.
+    """
+    waiting = sorted(links, key=lambda one: (one.stage, one.rank, one.name))
+    result: list[Link] = []
+    while waiting:
+        stage = [one for one in waiting if one.stage == waiting[0].stage]
+        ready = next((one for one in stage if not any(_precedes(other, one) for other in stage if other is not one)), None)
+        if ready is None:
+            names = ", ".join(one.name for one in stage)
+            raise ParameterError(f"processors {names} declare an order that contradicts itself; change before or after")
+        waiting.remove(ready)
+        result.append(ready)
+    return result
+
+
+def _precedes(first: Link, second: Link) -> bool:
+    return second.name in first.processor.before or first.name in second.processor.after
+
+
+class Chain:
+    """Runs the processors of one call in order and passes on what happens to the rows."""
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        self.links = list(links)
+        self._objects = [one.processor for one in links]
+        self._tail = narrowing(self._objects)
+        self.keeps_nan = not any(
+            one.name in ("remove_invalid_values", "InfNanRemoveLogitsProcessor") for one in links
+        )
+        self._accepting = self._overriding("accept")
+        self._reordering = self._overriding("reorder")
+        self._rolling = self._overriding("rollback")
+        self.stateful = bool(self._accepting or self._reordering or self._rolling)
+
+    def follow(self, follower: Any) -> None:
+        """Have an object with `accept`, `reorder` and `rollback` learn, before the processors, what rows do."""
+        for listeners in (self._accepting, self._reordering, self._rolling):
+            listeners.insert(0, follower)
+        self.stateful = True
+
+    def __len__(self) -> int:
+        return len(self.links)
+
+    def _overriding(self, method: str) -> list[Any]:
+        base = getattr(LogitsProcessor, method)
+        return [one for one in self._objects if getattr(type(one), method) is not base]
+
+    @property
+    def tail(self) -> list[LogitsProcessor]:
+        """The longest run of processors at the end that can work on candidates alone."""
+        return self._objects[self._tail :]
+
+    def begin(self, session: Any) -> None:
+        """A call begins."""
+        for one in self._objects:
+            one.begin(session)
+
+    def process(self, scores: Tensor, history: History, head: bool = False) -> Tensor:
+        """Scores after all processors, or after those before the tail; `[rows, vocab]`, float32."""
+        end = self._tail if head else len(self._objects)
+        index = 0
+        try:
+            for index in range(end):
+                scores = self._objects[index].process(scores, history)
+        except GenmodeError:
+            raise
+        except Exception as error:
+            one = self.links[index]
+            raise DecodingError(
+                f"processor {one.name!r} (from {one.origin}) failed: {type(error).__name__}: {error}", component=one.name
+            ) from error
+        return scores
+
+    def accept(self, tokens: Tensor) -> None:
+        """Each row continues with `tokens` `[rows]`."""
+        for one in self._accepting:
+            one.accept(tokens)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i continues what row `rows[i]` was."""
+        for one in self._reordering:
+            one.reorder(rows)
+
+    def rollback(self, counts: Tensor) -> None:
+        """Row i takes back its last `counts[i]` accepted tokens."""
+        for one in self._rolling:
+            one.rollback(counts)
+
+    def reset(self) -> None:
+        """The call has ended."""
+        for one in self._objects:
+            one.reset()

@@ -1,0 +1,338 @@
+"""Captured forwards: the slab engine on CUDA, where a step costs the host one launch.
+
+A workbench is a slab and the static tensors that captured forwards read and write. It belongs to one model,
+number of rows and capacity, and is kept with the model for the next call of that shape. Within it there is
+one CUDA graph for each (tokens a row, columns seen, padded), captured when first needed.
+
+A captured forward reads weights where they were. `fingerprint` notes where that is and which modules would
+run; a model that was moved, resized, quantised, adapted or hooked since gets new workbenches.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attention import packed_attention
+from .portable import last_hidden
+from .slab import Slab
+from .slab_engine import SlabEngine
+
+KEPT = 4
+"""Idle workbenches kept with one model; the one used longest ago goes first."""
+FIRST = 512
+"""Columns that the first graph of a workbench sees; each further one sees twice as many."""
+BLOCK = 64
+"""Capacities are rounded up to a multiple of this."""
+SPARE = 16
+"""Room for drafts behind the longest result."""
+
+_capturing = threading.Lock()
+
+
+class Workbench:
+    """A slab with static tensors for `rows` rows of up to `capacity` tokens, and the graphs that use them."""
+
+    def __init__(self, layers: int, rows: int, capacity: int, device: torch.device) -> None:
+        self.rows, self.capacity = rows, capacity
+        self.slab = Slab(layers, rows, capacity)
+        self.slab.row_index = torch.arange(rows, device=device)[:, None]
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
+        self.shift = torch.zeros(rows, dtype=torch.long, device=device)
+        self.columns = torch.arange(capacity, device=device)
+        self.visible = torch.ones(rows, capacity, dtype=torch.bool, device=device)
+        self.graphs: dict[tuple[Any, ...], Captured] = {}
+        self.pool: Any = None
+
+
+class Captured:
+    """One captured forward: static input, graph, static output."""
+
+    def __init__(self, tokens: Tensor, graph: torch.cuda.CUDAGraph, outputs: Any) -> None:
+        self.tokens, self.graph, self.outputs = tokens, graph, outputs
+
+
+class Stock:
+    """The idle workbenches of one model."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.mark: Any = None
+        self.idle: list[Workbench] = []
+
+    def take(self, mark: Any, rows: int, capacity: int) -> Workbench | None:
+        """An idle workbench that fits, if there is one; forgets all if the model has changed."""
+        with self.lock:
+            if mark != self.mark:
+                self.mark, self.idle = mark, []
+            for bench in self.idle:
+                if bench.rows == rows and bench.capacity >= capacity:
+                    self.idle.remove(bench)
+                    return bench
+        return None
+
+    def give(self, mark: Any, bench: Workbench) -> None:
+        """Keep a workbench for the next call."""
+        with self.lock:
+            if mark == self.mark:
+                self.idle.append(bench)
+                del self.idle[:-KEPT]
+
+    def clear(self) -> None:
+        """Free everything."""
+        with self.lock:
+            self.idle = []
+
+
+_stocks: weakref.WeakKeyDictionary[Any, Stock] = weakref.WeakKeyDictionary()
+_stocks_lock = threading.Lock()
+
+
+def stock_of(model: Any) -> Stock:
+    """The stock that is kept with the model."""
+    with _stocks_lock:
+        return _stocks.setdefault(model, Stock())
+
+
+def fingerprint(model: Any, compiled: bool) -> tuple[Any, ...]:
+    """What captured forwards of the model depend on, besides the values of its weights."""
+    tensors = tuple((t.data_ptr(), t.dtype) for group in (model.parameters(), model.buffers()) for t in group)
+    modules = tuple(
+        (type(m), m.training, m.__dict__.get("_disable_adapters"), str(m.__dict__.get("_active_adapter")))
+        for m in model.modules()
+    )
+    return (hash(tensors), hash(modules), model.config._attn_implementation, compiled)
+
+
+def obstacle(model: Any, device: torch.device, attentions: bool) -> str | None:
+    """Why the model's forward cannot be captured; None if it may be tried."""
+    if device.type != "cuda":
+        return f"graphs are for CUDA, and the model is on {device.type}"
+    if attentions:
+        return "output_attentions keeps what graphs overwrite"
+    if model.training:
+        return "the model is in training mode"
+    if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+        return "modules have forward hooks, which a replay would not run"
+    return None
+
+
+class GraphEngine(SlabEngine):
+    """See `genmode.session.engine.Engine`. Takes what `SlabEngine` takes.
+
+    Args:
+        compiled: have torch.compile optimise the forward before it is captured.
+    """
+
+    name = "graph"
+
+    def __init__(
+        self, model: Any, input_ids: Tensor, config: Any, kwargs: dict[str, Any], copies: int, capacity: int,
+        compiled: bool,
+    ) -> None:  # fmt: skip
+        self.compiled = compiled
+        self.note = ""
+        self.mark = fingerprint(model, compiled)
+        self.stock = stock_of(model)
+        capacity = -(-(capacity + SPARE) // BLOCK) * BLOCK
+        super().__init__(model, input_ids, config, kwargs, copies, capacity)
+
+    def _make_slab(self, layers: int, capacity: int) -> Slab:
+        device = self.ids.device
+        bench = self.stock.take(self.mark, self.rows, capacity)
+        self.bench: Workbench | None = bench or Workbench(layers, self.rows, capacity, device)
+        return self.bench.slab
+
+    def _set_layout(self) -> None:
+        super()._set_layout()
+        self._load()
+
+    def _load(self) -> None:
+        """Write this call's layout where captured forwards read it."""
+        bench = self.bench
+        if bench is None:
+            return
+        bench.shift.copy_(self.shift.expand(self.rows))
+        bench.visible.fill_(True)
+        if self.visible is not None:
+            bench.visible[:, : self.visible.shape[1]] = self.visible
+
+    def prefill(self) -> Tensor:
+        logits = super().prefill()
+        if self.bench is not None:
+            self.bench.lengths.fill_(self.prompt)
+        return logits
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        count = tokens.shape[1]
+        if self.bench is not None and self.bound + count > self.bench.capacity:
+            self._enlarge(self.bound + count)
+        if self.bench is None:
+            return super().forward(tokens)
+        captured = self._captured(tokens, "forward")
+        if captured is None:
+            return super().forward(tokens)
+        captured.tokens.copy_(tokens)
+        captured.graph.replay()
+        self.bound += count
+        if self.length is not None:
+            self.length += count
+        self.outputs = captured.outputs
+        return self.outputs.logits
+
+    def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
+        """Captured when all candidates go in one forward."""
+        count = tokens.shape[1]
+        if self.bench is not None and self.bound + count > self.bench.capacity:
+            self._enlarge(self.bound + count)
+        captured = None
+        if self.bench is not None and not one_by_one:
+            captured = self._captured(tokens, "look")
+        if captured is None:
+            return super().look(tokens, one_by_one)
+        captured.tokens.copy_(tokens)
+        captured.graph.replay()
+        self.outputs = captured.outputs
+        return self.outputs.logits, last_hidden(self.outputs)
+
+    def take(self, chosen: Tensor) -> None:
+        super().take(chosen)
+        if self.bench is not None:
+            self.bench.lengths += 1
+
+    def _captured(self, tokens: Tensor, kind: str) -> Captured | None:
+        """The graph for a forward of this shape, captured now if need be."""
+        bench = self.bench
+        if bench is None:
+            return None
+        limit = FIRST
+        while limit < self.bound + tokens.shape[1]:
+            limit *= 2
+        key = (kind, tokens.shape[1], min(limit, bench.capacity), self.padded, tuple(sorted(self.extra)))
+        return bench.graphs.get(key) or self._capture(bench, key, tokens)
+
+    def _body(self, bench: Workbench, tokens: Tensor, key: tuple[Any, ...], call: Callable[..., Any]) -> Any:
+        """One forward at each row's own length; advances the lengths unless it looks at candidates."""
+        kind, count, limit = key[:3]
+        slots = bench.lengths[:, None] + bench.columns[:count]
+        positions = slots
+        seen = bench.columns[:limit]
+        mask = seen <= slots[:, None, :, None]
+        if kind == "look":
+            positions = bench.lengths[:, None].expand(-1, count)
+            mask = (seen < positions[:, None, :, None]) | (seen == slots[:, None, :, None])
+        if self.padded:
+            mask = mask & bench.visible[:, None, None, :limit]
+        bench.slab.slots, bench.slab.limit = slots, limit
+        outputs = call(
+            input_ids=tokens, position_ids=positions + bench.shift[:, None], attention_mask=self._mask(mask),
+            past_key_values=bench.slab, use_cache=True, logits_to_keep=count, **self.extra,
+        )  # fmt: skip
+        if kind != "look":
+            bench.lengths += count
+        return outputs
+
+    def _capture(self, bench: Workbench, key: tuple[Any, ...], tokens: Tensor) -> Captured | None:
+        """Capture the forward of this shape; None, with a note, if that fails, and the call goes on without."""
+        call = compiled_forward(self.model) if self.compiled else self.model.forward
+        static, before = tokens.clone(), bench.lengths.clone()
+        try:
+            with _capturing, packed_attention(self.model):
+                side = torch.cuda.Stream()
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):
+                    for _ in range(3 if self.compiled else 1):
+                        self._body(bench, static, key, call)
+                        bench.lengths.copy_(before)
+                torch.cuda.current_stream().wait_stream(side)
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=bench.pool, capture_error_mode="thread_local"):
+                    outputs = self._body(bench, static, key, call)
+        except Exception as error:  # whatever the model's own code raises under capture
+            self.note = f"the forward could not be captured ({type(error).__name__}: {error})"
+            self._drop()
+            return None
+        bench.pool = bench.pool or graph.pool()
+        bench.graphs[key] = captured = Captured(static, graph, outputs)
+        return captured
+
+    def _drop(self) -> None:
+        """Go on without graphs: the slab stays, eager forwards take over."""
+        bench, self.bench = self.bench, None
+        if bench is not None:
+            bench.graphs.clear()
+            if self.length is None:
+                self.lengths = bench.lengths.clone()
+        self.stock.clear()
+        self.name = "slab"
+
+    def _enlarge(self, needed: int) -> None:
+        """Move to a workbench of at least twice the capacity."""
+        old = self.bench
+        if old is None:
+            return
+        capacity = -(-max(needed + SPARE, 2 * old.capacity) // BLOCK) * BLOCK
+        bench = Workbench(len(old.slab.layers), self.rows, capacity, self.ids.device)
+        bench.slab.adopt(old.slab)
+        bench.lengths.copy_(old.lengths)
+        self.bench, self.slab = bench, bench.slab
+        super()._grow(capacity)
+        self._load()
+
+    def _grow(self, bound: int) -> None:
+        if self.bench is None:
+            super()._grow(bound)
+
+    def rewind(self, counts: Tensor | int) -> None:
+        if self.bench is None:
+            super().rewind(counts)
+            return
+        self.bench.lengths.sub_(counts)
+        if isinstance(counts, int) and self.length is not None:
+            self.length -= counts
+            self.bound = self.length
+        else:
+            self.length = None
+
+    def settle(self, length: int) -> None:
+        if self.bench is None:
+            super().settle(length)
+        else:
+            self.length = self.bound = length
+
+    def select(self, rows: Tensor, within: bool) -> None:
+        bench = self.bench
+        if bench is not None and rows.shape[0] != self.rows:
+            self._drop()
+            bench = None
+        super().select(rows, within)
+        if bench is not None:
+            if not within:
+                self._load()
+            if self.length is None:
+                bench.lengths.copy_(bench.lengths.index_select(0, rows))
+
+    def close(self) -> None:
+        super().close()
+        bench, self.bench = self.bench, None
+        if bench is not None:
+            self.stock.give(self.mark, bench)
+
+
+def compiled_forward(model: Any) -> Callable[..., Any]:
+    """The model's forward through torch.compile, made once for a model."""
+    found = _compiled.get(model)
+    if found is None:
+        options = {"coordinate_descent_tuning": True, "coordinate_descent_check_all_directions": True}
+        found = _compiled[model] = torch.compile(model.forward, dynamic=False, options=options)
+    return found
+
+
+_compiled: weakref.WeakKeyDictionary[Any, Callable[..., Any]] = weakref.WeakKeyDictionary()
+
+

@@ -1,0 +1,220 @@
+"""The portable engine: transformers' own forward calls, for every architecture that it generates with.
+
+Rows share one length until a draft is accepted unevenly. From then on each row has a cache of its own and
+is run alone: slow, but the same tokens on any model whose cache can forget.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from .. import seam
+from ..errors import UnsupportedError
+
+
+class PortableEngine:
+    """See `genmode.session.engine.Engine`.
+
+    Args:
+        model: any model with transformers' `generate`.
+        input_ids: `[rows, length]`, long; decoder ids where there is an encoder.
+        config: the generation config that `generate` prepared.
+        kwargs: the model inputs that `generate` prepared.
+        rewinds: whether the strategy goes back.
+    """
+
+    name = "portable"
+
+    def __init__(self, model: Any, input_ids: Tensor, config: Any, kwargs: dict[str, Any], rewinds: bool) -> None:
+        self.model, self.ids, self.config, self.kwargs = model, input_ids, config, dict(kwargs)
+        self.outputs: Any = None
+        self.length: int | None = input_ids.shape[1]
+        self._alone: list[PortableEngine] = []
+        self._keep = "logits_to_keep" in self.kwargs
+        self._looked = 0
+        self._again: Tensor | None = None
+        if rewinds:
+            self._prepare_rewind()
+
+    def _cache_name(self) -> str | None:
+        return next((name for name in seam.CACHE_NAMES if self.kwargs.get(name) is not None), None)
+
+    def _prepare_rewind(self) -> None:
+        if not self.kwargs.get("use_cache", True):
+            return
+        name = self._cache_name()
+        cache = seam.rewindable_cache(self.model, self.kwargs.get(name) if name else None)
+        if cache is None or name is None:
+            raise UnsupportedError(
+                f"{type(self.model).__name__} cannot go back: its cache is a recurrent state or a passed window, "
+                "and this strategy drafts tokens that it may have to take back. Use a strategy without drafting, "
+                "such as 'greedy_search' or 'sample'."
+            )
+        self.kwargs[name] = cache
+
+    def prefill(self) -> Tensor:
+        self.outputs = seam.prefill(self.model, self.ids, self.config, self.kwargs)
+        return self.outputs.logits[:, -1]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if self._alone:
+            return torch.cat([one.forward(tokens[i : i + 1]) for i, one in enumerate(self._alone)])
+        count = tokens.shape[1]
+        kwargs = seam.extend_inputs(self.model, self.outputs, self.kwargs, count)
+        self.ids = torch.cat([self.ids, tokens], dim=-1)
+        if self._keep:
+            kwargs["logits_to_keep"] = count
+        cached = kwargs.get("use_cache", True)
+        inputs = self.model.prepare_inputs_for_generation(
+            self.ids, next_sequence_length=count if cached else None, **kwargs
+        )
+        self.outputs = self.model(**inputs, return_dict=True)
+        self.kwargs = kwargs
+        if self.length is not None:
+            self.length += count
+        return self.outputs.logits[:, -count:]
+
+    def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
+        rows, count = tokens.shape
+        self._looked = count
+        if one_by_one and self._prompt_kept():
+            parts = []
+            for candidate in range(count):
+                parts.append((self.forward(tokens[:, candidate : candidate + 1]), last_hidden(self.outputs)))
+                self._drop(1)
+            self._again = tokens
+            states = [state for _, state in parts if state is not None]
+            return torch.cat([logits for logits, _ in parts], 1), torch.cat(states, 1) if states else None
+        self._again = None
+        self.select(torch.arange(rows, device=tokens.device).repeat_interleave(count), False)
+        logits = self.forward(tokens.reshape(-1, 1))
+        states = last_hidden(self.outputs)
+        return logits.view(rows, count, -1), None if states is None else states.view(rows, count, -1)
+
+    def _prompt_kept(self) -> bool:
+        """Whether the cache can forget a token, so that candidates may be run one after the other."""
+        name = self._cache_name()
+        return name is not None and seam.rewindable_cache(self.model, self.cache()) is self.cache()
+
+    def take(self, chosen: Tensor) -> None:
+        if self._again is not None:
+            self.forward(self._again.gather(1, chosen[:, None]))
+            return
+        rows = torch.arange(chosen.shape[0], device=chosen.device) * self._looked + chosen
+        self.select(rows, False)
+        self.outputs = pick_outputs(self.outputs, rows)
+
+    def rewind(self, counts: Tensor | int) -> None:
+        if self._alone:
+            numbers = [counts] * len(self._alone) if isinstance(counts, int) else counts.tolist()
+            for one, number in zip(self._alone, numbers, strict=True):
+                one._drop(number)
+            return
+        numbers = [counts] if isinstance(counts, int) else counts.tolist()
+        if len(set(numbers)) == 1:
+            self._drop(numbers[0])
+            return
+        self._alone = [self._row(i) for i in range(self.ids.shape[0])]
+        self.length = None
+        self.rewind(torch.tensor(numbers))
+
+    def _drop(self, count: int) -> None:
+        if count == 0:
+            return
+        self.ids = self.ids[:, :-count]
+        if self.length is not None:
+            self.length -= count
+        for key in ("attention_mask", "decoder_attention_mask", "position_ids", "decoder_position_ids",
+                    "token_type_ids", "mm_token_type_ids"):  # fmt: skip
+            value = self.kwargs.get(key)
+            if isinstance(value, Tensor) and not (key == "attention_mask" and self.model.config.is_encoder_decoder):
+                self.kwargs[key] = value[..., :-count]
+        name = self._cache_name()
+        if name is not None:
+            seam.rewind_cache(self.kwargs[name], count)
+
+    def _row(self, row: int) -> PortableEngine:
+        one = object.__new__(PortableEngine)
+        one.__dict__.update(self.__dict__)
+        index = torch.tensor([row], device=self.ids.device)
+        one._alone, one.ids, one.kwargs = [], self.ids[row : row + 1], self._selected(index)
+        one.outputs = None
+        name = self._cache_name()
+        if name is not None:
+            one.kwargs[name] = seam.split_cache(self.kwargs[name], row)
+            one.outputs = ModelOutput({name: one.kwargs[name]})
+        else:
+            one.outputs = ModelOutput()
+        return one
+
+    def _selected(self, rows: Tensor) -> dict[str, Any]:
+        """The keyword arguments with row i continuing `rows[i]`; the cache is left to the caller."""
+        size = self.ids.shape[0]
+
+        def pick(key: str, value: Any) -> Any:
+            if isinstance(value, Tensor):
+                axis = 1 if key == "position_ids" and value.ndim == 3 else 0
+                if value.ndim > axis and value.shape[axis] == size:
+                    return value.index_select(axis, rows.to(value.device))
+            elif isinstance(value, dict):  # encoder outputs
+                return type(value)({k: pick(k, v) for k, v in value.items()})
+            return value
+
+        return {k: v if k in seam.CACHE_NAMES else pick(k, v) for k, v in self.kwargs.items()}
+
+    def select(self, rows: Tensor, within: bool) -> None:
+        if self._alone:
+            self._alone = [self._alone[i]._row(0) for i in rows.tolist()]
+            return
+        if not within:
+            self.kwargs = self._selected(rows)
+        self.ids = self.ids.index_select(0, rows)
+        name = self._cache_name()
+        if name is not None:
+            cache = seam.reorder_cache(self.model, self.cache(), rows)
+            self.kwargs[name] = cache
+            if self.outputs is not None and name in self.outputs:
+                self.outputs[name] = cache
+
+    def settle(self, length: int) -> None:
+        if not self._alone:
+            self.length = length
+
+    def limit(self, length: int) -> None:
+        """The portable engine needs no bound."""
+
+    def cache(self) -> Any:
+        if self._alone:
+            return None
+        name = self._cache_name()
+        if name is not None and self.outputs is not None and name in self.outputs:
+            return self.outputs[name]
+        return self.kwargs.get(name) if name else None
+
+    def close(self) -> None:
+        self._alone = []
+
+
+def last_hidden(outputs: Any) -> Tensor | None:
+    """The last layer's hidden states `[rows, tokens, size]` of a forward; None if it gave none."""
+    for name in ("decoder_hidden_states", "hidden_states"):
+        states = outputs.get(name)
+        if states is not None:
+            found: Tensor = states[-1]
+            return found
+    return None
+
+
+def pick_outputs(outputs: Any, rows: Tensor) -> Any:
+    """What the model returned, with row i being `rows[i]`; the cache is left as it is."""
+
+    def pick(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.index_select(0, rows.to(value.device))
+        return tuple(pick(one) for one in value) if isinstance(value, tuple) else value
+
+    return type(outputs)({k: v if k in seam.CACHE_NAMES else pick(v) for k, v in outputs.items()})

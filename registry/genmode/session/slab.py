@@ -1,0 +1,168 @@
+"""A cache whose rows have their own lengths, written in place.
+
+Slot j of a row holds the keys and values of the row's token j, left padding included, so that going back is
+a subtraction on lengths and a finished row costs nothing to keep. Left padding stays where the prompt had
+it and is hidden by the mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+
+
+class SlabLayer(CacheLayerMixin):
+    """Keys and values of one layer: two views `[rows, heads, capacity, width]` into the slab."""
+
+    is_compileable = False
+    is_sliding = False
+
+    def __init__(self, slab: Slab) -> None:
+        super().__init__()
+        self.slab = slab
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take storage of the shape `[rows, heads, *, width]` of these states."""
+        self.keys, self.values = self.slab.allocate(key_states), self.slab.allocate(value_states)
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write the states of this forward; return all that it may see, `[rows, heads, limit, width]`."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        slab = self.slab
+        if slab.slots is None:
+            end = slab.start + key_states.shape[2]
+            keys, values = self.keys, self.values
+            if slab.stride > 1:
+                keys, values = keys[:: slab.stride], values[:: slab.stride]
+            keys[:, :, slab.start : end] = key_states
+            values[:, :, slab.start : end] = value_states
+            return keys[:, :, :end], values[:, :, :end]
+        # Indexed by [rows, 1] and [rows, tokens], the middle axis (heads) comes last: [rows, tokens, heads, width].
+        self.keys[slab.row_index, :, slab.slots] = key_states.transpose(1, 2)
+        self.values[slab.row_index, :, slab.slots] = value_states.transpose(1, 2)
+        return self.keys[:, :, : slab.limit], self.values[:, :, : slab.limit]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the keys that a forward of `query_length` tokens sees."""
+        return self.slab.start + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Tokens before this forward."""
+        return self.slab.start
+
+    def get_max_length(self) -> int:
+        """No limit: the slab grows."""
+        return -1
+
+    def get_max_cache_shape(self) -> int:
+        """The same by the name that older models ask for."""
+        return -1
+
+
+class Slab(Cache):
+    """All layers' keys and values, of one dtype and device, in blocks that grow together.
+
+    Attributes:
+        start: length that all rows share before the forward, for contiguous writes.
+        slots: `[rows, tokens]`, long: where each new token goes; None to write behind `start`.
+        limit: columns that a forward with `slots` sees.
+        stride: a forward without `slots` runs every `stride`-th row; see `spread`.
+    """
+
+    def __init__(self, layers: int, rows: int, capacity: int) -> None:
+        super().__init__(layers=[SlabLayer(self) for _ in range(layers)])
+        self.rows, self.capacity, self.stride = rows, capacity, 1
+        self.start = 0
+        self.slots: Tensor | None = None
+        self.row_index: Tensor | None = None
+        self.limit = 0
+        self.blocks: list[Tensor] = []
+        self._free: list[Tensor] = []
+
+    def allocate(self, states: Tensor) -> Tensor:
+        """A view `[rows, heads, capacity, width]` for states of that shape, from a shared block if it fits.
+
+        Layers of one shape share one block `[2 * layers, rows, heads, capacity, width]`, so that reordering
+        rows is one operation. Memory is zeroed: hidden slots enter attention with weight zero, and zero
+        times an undefined number may be no number.
+        """
+        _, heads, _, width = states.shape
+        shape = (self.rows, heads, self.capacity, width)
+        for index, view in enumerate(self._free):
+            if tuple(view.shape) == shape and view.dtype == states.dtype:
+                return self._free.pop(index)
+        count = 2 * sum(not layer.is_initialized for layer in self.layers)
+        block = states.new_zeros((count, *shape))
+        self.blocks.append(block)
+        self._free = list(block[1:])
+        return block[0]
+
+    def spread(self, copies: int, end: int) -> None:
+        """Give columns `[0, end)` of every `copies`-th row to the rows behind it."""
+        for block in self.blocks:
+            groups = block.unflatten(1, (-1, copies))
+            groups[:, :, 1:, :, :end] = groups[:, :, :1, :, :end]
+
+    def grow(self, capacity: int) -> None:
+        """Make room for at least `capacity` tokens a row."""
+        if capacity <= self.capacity:
+            return
+        capacity = max(capacity, self.capacity + self.capacity // 2)
+
+        def larger(block: Tensor) -> Tensor:
+            grown = block.new_zeros((*block.shape[:3], capacity, block.shape[4]))
+            grown[:, :, :, : self.capacity] = block
+            return grown
+
+        self._rebuild(larger)
+        self.capacity = capacity
+
+    def adopt(self, other: Slab) -> None:
+        """Take the contents of a smaller slab of the same model and rows."""
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            if theirs.is_initialized:
+                mine.lazy_initialization(theirs.keys, theirs.values)
+                mine.keys[:, :, : other.capacity] = theirs.keys
+                mine.values[:, :, : other.capacity] = theirs.values
+
+    def select(self, rows: Tensor, begin: int, end: int) -> None:
+        """Row i continues row `rows[i]`; only columns `[begin, end)` differ between the two."""
+        if rows.shape[0] != self.rows:
+            self._rebuild(lambda block: block.index_select(1, rows))
+            self.rows = rows.shape[0]
+            return
+        for block in self.blocks:
+            part = block[:, :, :, begin:end]
+            part.copy_(part.index_select(1, rows))
+
+    def move(self, sources: Tensor, targets: Tensor) -> None:
+        """Row i's slot `sources[i]` is copied to its slot `targets[i]`; both `[rows]`, long."""
+        rows = torch.arange(self.rows, device=sources.device)
+        for block in self.blocks:
+            block[:, rows, :, targets] = block[:, rows, :, sources]
+
+    def _rebuild(self, change: Any) -> None:
+        views = {}
+        for index, block in enumerate(self.blocks):
+            new = change(block)
+            for old_view, new_view in zip(block, new, strict=True):
+                views[old_view.data_ptr()] = new_view
+            self.blocks[index] = new
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.keys, layer.values = views[layer.keys.data_ptr()], views[layer.values.data_ptr()]
+        self._free = [views[view.data_ptr()] for view in self._free]
+
+    def export(self, length: int) -> Cache:
+        """A plain transformers cache with the first `length` tokens of every row, sharing no storage."""
+        cache = DynamicCache()
+        for index, layer in enumerate(self.layers):
+            if layer.is_initialized:
+                cache.update(layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone(), index)
+        return cache
+

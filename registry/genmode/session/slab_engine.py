@@ -1,0 +1,223 @@
+"""The slab engine: rows of their own lengths in one preallocated cache.
+
+Used for decoder-only models that read positions from `position_ids` and visibility from the mask
+(`genmode.seam.slab_obstacle` says which). While all rows share a length, forwards are the model's own with
+a contiguous write. Once rows differ, each new token goes to its row's slot and a 4D mask hides the rest:
+`key slot <= query slot`, and neither left padding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import seam
+from .portable import last_hidden
+from .slab import Slab
+
+PLAIN_INPUTS = frozenset(
+    {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep",
+     "output_attentions", "output_hidden_states"}
+)  # fmt: skip
+"""Model inputs that the slab engine knows how to continue; any other makes the call portable."""
+
+
+class SlabEngine:
+    """See `genmode.session.engine.Engine`.
+
+    Args:
+        model: a model without a `slab_obstacle`.
+        input_ids: `[rows, length]`, long.
+        config: the generation config that `generate` prepared.
+        kwargs: the model inputs that `generate` prepared, of `PLAIN_INPUTS` only.
+        copies: how many neighbouring rows share one prompt; it is run once for them.
+        capacity: tokens a row to make room for at once; more is made when needed.
+    """
+
+    name = "slab"
+
+    def __init__(
+        self, model: Any, input_ids: Tensor, config: Any, kwargs: dict[str, Any], copies: int, capacity: int
+    ) -> None:
+        self.model, self.ids, self.config, self.kwargs = model, input_ids, config, dict(kwargs)
+        self.rows, self.prompt = input_ids.shape
+        self.outputs: Any = None
+        self.length: int | None = self.prompt
+        self.bound = self.prompt
+        self.copies = copies
+        self.eager = model.config._attn_implementation == "eager"
+        layers = model.config.get_text_config(decoder=True).num_hidden_layers
+        self.slab = self._make_slab(layers, max(capacity, self.prompt + 1))
+        self.extra = {k: v for k, v in self.kwargs.items() if k.startswith("output_")}
+        self._set_layout()
+
+    def _make_slab(self, layers: int, capacity: int) -> Slab:
+        return Slab(layers, self.rows, capacity)
+
+    def _set_layout(self) -> None:
+        """Derive what is visible, `[rows, capacity]`, and the position of each slot, from the prompt's mask."""
+        device = self.ids.device
+        mask, positions = self.kwargs.get("attention_mask"), self.kwargs.get("position_ids")
+        columns = torch.arange(self.slab.capacity, device=device)
+        self.columns = columns
+        self.padded = mask is not None and not bool(mask.all())
+        self.visible: Tensor | None = None
+        if self.padded and mask is not None:
+            self.visible = torch.ones(self.rows, self.slab.capacity, dtype=torch.bool, device=device)
+            self.visible[:, : self.prompt] = mask.bool()
+        shift = torch.zeros(1, dtype=torch.long, device=device)
+        if positions is not None:
+            shift = positions[:, -1] - (self.prompt - 1)
+            if not self.padded and bool((shift == shift[0]).all()):
+                shift = shift[:1]
+        self.shift = shift
+        self.positions = columns + shift[:, None]  # [rows or 1, capacity]
+        self.lengths: Tensor | None = None
+
+    def prefill(self) -> Tensor:
+        kwargs, ids = dict(self.kwargs), self.ids
+        kwargs["past_key_values"] = self.slab
+        dedupe = self.copies > 1 and not self.extra
+        if dedupe:
+            ids = ids[:: self.copies]
+            for key in ("attention_mask", "position_ids"):
+                if isinstance(kwargs.get(key), Tensor) and kwargs[key].shape[0] == self.rows:
+                    kwargs[key] = kwargs[key][:: self.copies]
+        self.slab.start, self.slab.slots, self.slab.stride = 0, None, self.copies if dedupe else 1
+        self.outputs = seam.prefill(self.model, ids, self.config, kwargs)
+        logits = self.outputs.logits[:, -1]
+        if dedupe:
+            self.slab.stride = 1
+            self.slab.spread(self.copies, self.prompt)
+            logits = logits.repeat_interleave(self.copies, dim=0)
+        return logits
+
+    def _grow(self, bound: int) -> None:
+        if bound <= self.slab.capacity:
+            return
+        self.slab.grow(bound)
+        extra = self.slab.capacity - self.columns.shape[0]
+        self.columns = torch.arange(self.slab.capacity, device=self.ids.device)
+        self.positions = self.columns + self.shift[:, None]
+        if self.visible is not None:
+            self.visible = torch.cat([self.visible, self.visible.new_ones(self.rows, extra)], dim=1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        count = tokens.shape[1]
+        self._grow(self.bound + count)
+        if self.length is None:
+            positions, mask = self._ragged(count)
+            self.bound += count
+        else:
+            start, end = self.length, self.length + count
+            self.slab.start, self.slab.slots = start, None
+            positions = self.positions[:, start:end]
+            mask = self._contiguous_mask(start, end)
+            self.length = self.bound = end
+        self.outputs = self._call(tokens, positions, mask)
+        if self.length is None and self.lengths is not None:
+            self.lengths = self.lengths + count
+        return self.outputs.logits
+
+    def _contiguous_mask(self, start: int, end: int) -> Tensor | None:
+        """None where the model's own causal mask says all there is to say."""
+        if self.visible is None:
+            return None
+        mask = self.visible[:, None, None, :end]
+        if end - start > 1:
+            mask = mask & (self.columns[:end] <= self.columns[start:end, None])
+        return self._mask(mask)
+
+    def _ragged(self, count: int) -> tuple[Tensor, Tensor]:
+        """Positions `[rows, count]` and mask `[rows, 1, count, limit]` of rows that differ in length."""
+        if self.lengths is None:
+            raise RuntimeError("rows of their own lengths are not set up")
+        slots = self.lengths[:, None] + self.columns[:count]
+        limit = self.bound + count
+        mask = self.columns[:limit] <= slots[:, None, :, None]
+        if self.visible is not None:
+            mask = mask & self.visible[:, None, None, :limit]
+        self.slab.slots, self.slab.limit = slots, limit
+        self.slab.row_index = torch.arange(self.rows, device=slots.device)[:, None]
+        return slots + self.shift[:, None], self._mask(mask)
+
+    def _mask(self, mask: Tensor) -> Tensor:
+        """Boolean for scaled dot-product attention, additive for eager attention."""
+        if not self.eager:
+            return mask
+        lowest = torch.finfo(self.model.dtype).min
+        return torch.zeros((), dtype=self.model.dtype, device=mask.device).masked_fill(~mask, lowest)
+
+    def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
+        """The candidates are tokens of one row at one position, each hidden from the others."""
+        if self.length is None:
+            raise ValueError("candidates need rows of one length")
+        start, count = self.length, tokens.shape[1]
+        self._grow(start + count)
+        parts = []
+        for first, last in [(i, i + 1) for i in range(count)] if one_by_one else [(0, count)]:
+            self.slab.start, self.slab.slots = start + first, None
+            seen = self.columns[: start + last]
+            mask = (seen < start) | (seen == self.columns[start + first : start + last, None])
+            if self.visible is not None:
+                mask = mask & self.visible[:, None, None, : start + last]
+            self.outputs = self._call(
+                tokens[:, first:last], self.positions[:, start : start + 1].expand(-1, last - first),
+                self._mask(mask.view(-1, 1, *mask.shape[-2:])),
+            )  # fmt: skip
+            parts.append((self.outputs.logits, last_hidden(self.outputs)))
+        states = [state for _, state in parts if state is not None]
+        return torch.cat([logits for logits, _ in parts], 1), torch.cat(states, 1) if states else None
+
+    def take(self, chosen: Tensor) -> None:
+        if self.length is None:
+            raise ValueError("candidates need rows of one length")
+        self.slab.move(self.length + chosen, torch.full_like(chosen, self.length))
+        self.length += 1
+        self.bound = self.length
+
+    def _call(self, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Any:
+        return self.model(
+            input_ids=tokens, position_ids=positions, attention_mask=mask, past_key_values=self.slab,
+            use_cache=True, logits_to_keep=tokens.shape[1], **self.extra,
+        )  # fmt: skip
+
+    def rewind(self, counts: Tensor | int) -> None:
+        if self.length is not None and isinstance(counts, int):
+            self.length -= counts
+            self.bound = self.length
+            return
+        if self.lengths is None:
+            self.lengths = torch.full((self.rows,), self.length or 0, device=self.ids.device)
+        self.length = None
+        self.lengths = self.lengths - counts
+
+    def settle(self, length: int) -> None:
+        self.length = self.bound = length
+        self.lengths = None
+
+    def limit(self, length: int) -> None:
+        self.bound = min(self.bound, length)
+
+    def select(self, rows: Tensor, within: bool) -> None:
+        if within:  # the prompt, its padding and its positions are the same for all rows of an input
+            self.slab.select(rows, self.prompt, self.bound)
+        else:
+            self.slab.select(rows, 0, self.bound)
+            self.copies = self.copies if rows.shape[0] == self.rows else 1
+            self.rows = rows.shape[0]
+            if self.visible is not None:
+                self.visible = self.visible.index_select(0, rows)
+            if self.shift.shape[0] > 1:
+                self.shift = self.shift.index_select(0, rows)
+                self.positions = self.columns + self.shift[:, None]
+        if self.lengths is not None:
+            self.lengths = self.lengths.index_select(0, rows)
+
+    def cache(self) -> Any:
+        return None if self.length is None else self.slab.export(self.length)
+
+    def close(self) -> None:
+        self.outputs = None

@@ -1,0 +1,124 @@
+"""Which rows are done, and when the host learns of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..contract import StoppingCriterion
+from ..errors import DecodingError, GenmodeError
+from .history import History
+
+
+class TransformersCriterion(StoppingCriterion):
+    """A plain transformers criterion, or any callable `(input_ids, scores) -> done`, as it is."""
+
+    contract_version = 1
+
+    def __init__(self, call: Any) -> None:
+        super().__init__()
+        self.call = call
+        self.label = getattr(call, "__name__", type(call).__name__)
+        self.recorded: Any = None
+        """Scores recorded so far, as transformers passes them; None unless the call records scores."""
+
+    def __repr__(self) -> str:
+        return self.label
+
+    def check(self, history: History) -> Tensor:
+        result = torch.zeros(history.rows, dtype=torch.bool, device=history.tokens.device)
+        for ids, mask in history.rectangles():
+            done = self.call(ids, self.recorded)
+            done = done if isinstance(done, Tensor) else torch.full_like(result, bool(done))
+            done = done.to(device=result.device, dtype=torch.bool)
+            result = done if mask is None else torch.where(mask, done, result)
+        return result
+
+
+class Stopping:
+    """The criteria of one call.
+
+    Length, time and end of sequence are known to the session itself, which needs them for padding and for
+    stopping without asking the device.
+
+    Attributes:
+        max_length: a row of this length is done.
+        deadline: `time.monotonic()` seconds after which every row is done; None for no limit.
+        eos: ids that end a row.
+        others: all further criteria.
+    """
+
+    def __init__(
+        self, max_length: int, deadline: float | None, eos: Sequence[int], device: torch.device,
+        others: Sequence[StoppingCriterion],
+    ) -> None:  # fmt: skip
+        self.max_length, self.deadline, self.others = max_length, deadline, list(others)
+        self.eos = list(eos)
+        self._ids = torch.tensor(self.eos, device=device) if len(self.eos) > 1 else None
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def ends(self, tokens: Tensor) -> Tensor | None:
+        """Which of `tokens` end their row, bool of their shape; None if no token does."""
+        if not self.eos:
+            return None
+        return tokens == self.eos[0] if self._ids is None else torch.isin(tokens, self._ids)
+
+    def check(self, history: History) -> Tensor | None:
+        """What the further criteria say of each row's last token: `[rows]`, bool; None if there are none."""
+        done: Tensor | None = None
+        for one in self.others:
+            try:
+                new = one.check(history)
+            except GenmodeError:
+                raise
+            except Exception as error:
+                raise DecodingError(
+                    f"criterion {one!r} failed: {type(error).__name__}: {error}", component=one.name
+                ) from error
+            done = new if done is None else done | new
+        return done
+
+
+class Flags:
+    """Carries a few numbers a step to the host: at once on the CPU, one step late from a device.
+
+    A device is never waited for beyond the step before: the copy of step t is read after the work of step
+    t + 1 has been queued.
+    """
+
+    def __init__(self, device: torch.device, width: int) -> None:
+        self.deferred = device.type == "cuda"
+        if self.deferred:
+            self._slots = [torch.zeros(width, dtype=torch.long, pin_memory=True) for _ in range(2)]
+            self._events = [torch.cuda.Event() for _ in range(2)]
+        self._turn = 0
+
+    def exchange(self, values: Tensor) -> Tensor | None:
+        """Send `values` `[width]`, long; get those of the step before, on the host (None at the first).
+
+        On the CPU the values themselves come back.
+        """
+        if not self.deferred:
+            return values
+        slot = self._turn % 2
+        self._slots[slot].copy_(values, non_blocking=True)
+        self._events[slot].record()
+        self._turn += 1
+        return None if self._turn == 1 else self.read(1 - slot)
+
+    def last(self) -> Tensor | None:
+        """The values of the last exchange, waiting for the device; None if there was none."""
+        return None if not self.deferred or self._turn == 0 else self.read((self._turn - 1) % 2)
+
+    def read(self, slot: int) -> Tensor:
+        """The values in a slot, once they have arrived."""
+        self._events[slot].synchronize()
+        return self._slots[slot].clone()

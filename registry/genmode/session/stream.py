@@ -1,0 +1,50 @@
+"""Hands tokens to a streamer as soon as they cannot change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .history import History
+
+
+class Emitter:
+    """Feeds one transformers streamer.
+
+    Args:
+        streamer: an object with `put(tensor)` and `end()`.
+        prompt: `[rows, length]`, long; put first, as transformers does.
+    """
+
+    def __init__(self, streamer: Any, prompt: Tensor) -> None:
+        self.streamer = streamer
+        self.sent = prompt.shape[1]
+        self.streamer.put(prompt.cpu())
+
+    def put(self, tokens: Tensor) -> None:
+        """One token of every row, `[rows]`, on the host."""
+        self.streamer.put(tokens)
+        self.sent += 1
+
+    def advance(self, history: History, unfinished: Tensor) -> None:
+        """Send every column that all unfinished rows have reached; history is on the host."""
+        if history.uniform is not None:
+            end = history.uniform
+        elif bool(unfinished.any()):
+            end = int(history.lengths[unfinished].min())
+        else:
+            end = int(history.lengths.max())
+        for column in range(self.sent, end):
+            self.put(history.tokens[:, column].clone())
+
+    def reach(self, tokens: Tensor, length: int | None) -> None:
+        """Send the columns of `tokens` `[rows, ...]` up to `length`, or all, that were not sent yet."""
+        end = tokens.shape[1] if length is None else length
+        if end > self.sent:
+            for column in tokens[:, self.sent : end].cpu().unbind(1):
+                self.put(column.clone())
+
+    def end(self) -> None:
+        """No more tokens."""
+        self.streamer.end()

@@ -1,0 +1,1 @@
+"""genmode's own strategies, one module each."""

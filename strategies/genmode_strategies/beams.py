@@ -1,0 +1,164 @@
+"""What the beam strategies share: hypotheses that are done, and when no open one can beat them.
+
+Scores follow transformers: a hypothesis of n decoded tokens and summed log-probability s is worth
+s / n^length_penalty. Of each input's candidates, those that end are offered to the finished hypotheses, the
+best others go on. Masked scores are large negative numbers (-1e9), not minus infinity, so that they add up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+import genmode
+
+MASKED = -1.0e9
+
+
+class BeamParams(genmode.Params):
+    """Parameters of beam search."""
+
+    num_beams: int = Field(4, ge=2, description="hypotheses kept open for each input")
+    length_penalty: float = Field(1.0, description="exponent of the length by which scores are divided")
+    early_stopping: bool | str = Field(
+        False, description="True: stop at num_beams results; False: when improvement is unlikely; 'never': impossible"
+    )
+    num_return_sequences: int = Field(1, ge=1, description="results for each input")
+
+
+class Finished:
+    """The best finished hypotheses of each input.
+
+    Attributes:
+        sequences: `[inputs, beams, max_length]`, long.
+        scores: `[inputs, beams]`, float32, descending; -1e9 where there is none yet.
+        done: `[inputs, beams]`, bool.
+        lengths: `[inputs, beams]`, long: decoded tokens.
+        trace: `[inputs, beams, decoded]`, int32: the row that each token was chosen in; None if not kept.
+        open: `[inputs, 1]`, bool: whether an open hypothesis may still win.
+    """
+
+    def __init__(self, session: genmode.Session, params: Any) -> None:
+        inputs, beams, device = session.inputs, params.num_beams, session.device
+        self.session, self.params, self.beams = session, params, beams
+        fill = _fill(session)
+        self.sequences = torch.full((inputs, beams, session.max_length), fill, device=device)
+        self.sequences[:, :, : session.prompt_length] = session.history.ids.view(inputs, beams, -1)
+        self.scores = torch.full((inputs, beams), MASKED, device=device)
+        self.done = torch.zeros(inputs, beams, dtype=torch.bool, device=device)
+        self.lengths = torch.zeros(inputs, beams, dtype=torch.long, device=device)
+        self.open = torch.ones(inputs, 1, dtype=torch.bool, device=device)
+        self.touched = False
+        self.trace: Tensor | None = None
+        if session.generation_config.return_dict_in_generate:
+            size = session.max_length - session.prompt_length
+            self.trace = torch.full((inputs, beams, size), -1, dtype=torch.int32, device=device)
+
+    def offer(self, ended: Tensor, scores: Tensor, rows: Tensor, tokens: Tensor, trace: Tensor | None) -> None:
+        """Take in the candidates that `ended` `[inputs, n]`, bool, if they beat what is there.
+
+        Args:
+            scores: `[inputs, n]`, float32: summed log-probabilities.
+            rows, tokens: `[inputs, n]`, long: each continues a row of the session by a token.
+            trace: `[rows, decoded]`, int32: the rows in which each row's tokens were chosen.
+        """
+        if self.session.surely_none(ended):
+            return
+        self.touched = True
+        inputs, count = ended.shape
+        length = self.session.history.ids.shape[1]
+        prompt = self.session.prompt_length
+        worth = scores / ((length + 1 - prompt) ** self.params.length_penalty)
+        full = self.done.all(-1, keepdim=True) & (self.params.early_stopping is True)
+        worth = worth + full * MASKED + ~self.open * MASKED + ~ended * MASKED
+        best = torch.cat([self.scores, worth], 1).topk(self.beams).indices  # [inputs, beams]
+
+        candidates = self.sequences.new_full((inputs, count, self.sequences.shape[2]), _fill(self.session))
+        candidates[:, :, :length] = self.session.history.ids[rows.view(-1)].view(inputs, count, length)
+        candidates[:, :, length] = tokens
+        self.sequences = _pick(self.sequences, candidates, best)
+        self.scores = _pick(self.scores, worth, best)
+        self.done = _pick(self.done, ended, best)
+        self.lengths = _pick(self.lengths, torch.full_like(rows, length + 1 - prompt), best)
+        if self.trace is not None and trace is not None:
+            traces = self.trace.new_full((inputs, count, self.trace.shape[2]), -1)
+            traces[:, :, : length - prompt] = trace[rows.view(-1), : length - prompt].view(inputs, count, -1)
+            traces[:, :, length - prompt] = rows.to(torch.int32)
+            self.trace = _pick(self.trace, traces, best)
+
+    def close(self, best_open: Tensor, length: int) -> Tensor:
+        """Update which inputs are open; returns one bool, true when none is.
+
+        Args:
+            best_open: `[inputs, 1]`, float32: summed log-probability of the best open hypothesis.
+            length: tokens of the open hypotheses, prompt included.
+        """
+        reach = self.session.max_length if self._patient else length
+        worst = self.scores.amin(1, keepdim=True).where(self.done, MASKED)
+        possible = (best_open / ((reach - self.session.prompt_length) ** self.params.length_penalty) > worst).any(-1)
+        self.open = self.open & possible[:, None]
+        over = ~self.open.any()
+        return over | self.done.all() if self.params.early_stopping is True else over
+
+    @property
+    def _patient(self) -> bool:
+        return self.params.early_stopping == "never" and self.params.length_penalty > 0.0
+
+    def finish(self, running: Tensor, trace: Tensor | None) -> None:
+        """State the result, best first; open hypotheses stand in where the loop ended early.
+
+        Args:
+            running: `[rows]`, float32: summed log-probabilities of the open hypotheses.
+            trace: as in `offer`.
+        """
+        session, count = self.session, self.params.num_return_sequences
+        inputs, beams = self.scores.shape
+        length, prompt = session.history.ids.shape[1], session.prompt_length
+        if not session.surely_none(~self.done[:, :count]) and length > prompt:
+            worth = running.view(inputs, beams) / ((length - prompt) ** self.params.length_penalty)
+            # Any finished hypothesis comes before any open one; float64 keeps the order beside the large numbers.
+            finished = self.scores.double().where(self.done, 2 * MASKED)
+            best = torch.cat([finished, worth.double() + MASKED], 1).topk(beams).indices
+            open_ids = torch.full_like(self.sequences, _fill(session))
+            open_ids[:, :, :length] = session.history.ids.view(inputs, beams, length)
+            self.sequences = _pick(self.sequences, open_ids, best)
+            self.scores = _pick(self.scores, worth, best)
+            self.lengths = _pick(self.lengths, torch.full_like(self.lengths, length - prompt), best)
+            if self.trace is not None and trace is not None:
+                open_trace = torch.full_like(self.trace, -1)
+                open_trace[:, :, : length - prompt] = trace[:, : length - prompt].view(inputs, beams, -1)
+                self.trace = _pick(self.trace, open_trace, best)
+        decoded = int(self.lengths[:, :count].max())
+        session.finish(
+            self.sequences[:, :count, : prompt + decoded].flatten(0, 1),
+            scores=self.scores[:, :count].flatten(),
+            beam_indices=None if self.trace is None else self.trace[:, :count, :decoded].flatten(0, 1),
+        )
+
+    def settled(self, running: Tensor) -> int:
+        """How many leading tokens no open or finished hypothesis of any input disputes; reads the device.
+
+        Args:
+            running: `[inputs, beams, length]`, long: the open hypotheses.
+        """
+        first = running[:, :1]
+        same = (running == first).all(1)
+        held = self.sequences[:, :, : running.shape[2]]
+        same = same & ((held == first) | ~self.done[:, :, None]).all(1)
+        return int(same.long().cumprod(1).sum(1).min())
+
+
+def _fill(session: genmode.Session) -> int:
+    """The id behind the end of a hypothesis, as transformers chooses it."""
+    if not session.eos_token_ids:
+        return -1
+    return session.pad_token_id or session.eos_token_ids[0]
+
+
+def _pick(old: Tensor, new: Tensor, best: Tensor) -> Tensor:
+    """`[inputs, beams, ...]` picked by `best` `[inputs, beams]` from both, one behind the other."""
+    merged = torch.cat([old, new.to(old.dtype)], 1)
+    return merged.gather(1, best.view(*best.shape, *[1] * (merged.dim() - 2)).expand(*best.shape, *merged.shape[2:]))

@@ -1,0 +1,24 @@
+"""Greedy search: each row takes its most probable token.
+
+    y_t = argmax_v p(v | y_<t)
+
+On ties the lowest token id wins on the CPU, as in transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import genmode
+
+
+class GreedySearch(genmode.Strategy):
+    """Each row takes its most probable token. Shapes: scores `[rows, vocab]` give tokens `[rows]`."""
+
+    contract_version = 1
+    flags: ClassVar[Mapping[str, Any]] = {"do_sample": False, "num_beams": 1}
+
+    def decode(self, session: genmode.Session, params: genmode.Params) -> None:
+        for step in session.steps():
+            step.commit(step.scores.argmax(-1))

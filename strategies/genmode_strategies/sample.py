@@ -1,0 +1,24 @@
+"""Sampling: each row draws its token from the distribution that the processors leave.
+
+    y_t ~ softmax(processors(logits_t))
+
+Temperature, top-k, top-p and their kin are processors. A row whose every token is masked draws token 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import genmode
+
+
+class Sample(genmode.Strategy):
+    """Each row draws its token. Shapes: scores `[rows, vocab]` give tokens `[rows]`."""
+
+    contract_version = 1
+    flags: ClassVar[Mapping[str, Any]] = {"do_sample": True, "num_beams": 1}
+
+    def decode(self, session: genmode.Session, params: genmode.Params) -> None:
+        for step in session.steps():
+            step.commit(step.sample())
