@@ -13,9 +13,9 @@ import transformers
 from torch import Tensor
 
 from . import seam
+from .call.loop import Loop
+from .call.request import build
 from .plan import Plan
-from .request import build
-from .run import Loop
 
 
 def generate(
@@ -156,9 +156,7 @@ def _attached(
     stopping_criteria: Any = None, **kwargs: Any,
 ) -> Any:  # fmt: skip
     if kwargs.get("custom_generate") is not None:
-        return seam.plain_generate(model)(
-            inputs, generation_config, logits_processor, stopping_criteria, **kwargs
-        )
+        return seam.plain_generate(model)(inputs, generation_config, logits_processor, stopping_criteria, **kwargs)
     kwargs.pop("custom_generate", None)
     for key, value in (("logits_processor", logits_processor), ("stopping_criteria", stopping_criteria)):
         if value is not None:

@@ -147,12 +147,19 @@ class Candidates:
         """
         if doubt is None:
             return kept, None
-        lowest = self.scores.masked_fill(~kept, torch.inf).amin(-1, keepdim=True)
+        kept = kept & self.alive
+        tied = self._straddled(kept)
+        if bool(doubt.any()):
+            tied = _either(tied, self._straddled(kept & ~doubt))
+        return (kept, doubt) if tied is None else (kept | tied, doubt | tied)
+
+    def _straddled(self, members: Tensor) -> Tensor | None:
+        """The candidates as good as the lowest member, where not all of them are members; `[rows, k]`, bool."""
+        lowest = self.scores.masked_fill(~members, torch.inf).amin(-1, keepdim=True)
         reached = self.scores >= lowest
-        if torch.equal(reached, kept):
-            return kept, doubt
-        tied = (self.scores == lowest) & (reached & ~kept).any(-1, keepdim=True)
-        return kept | tied, doubt | tied
+        if torch.equal(reached, members):
+            return None
+        return (self.scores == lowest) & (reached & ~members).any(-1, keepdim=True)
 
 
 def _either(first: Tensor | None, second: Tensor | None) -> Tensor | None:

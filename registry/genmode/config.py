@@ -116,9 +116,7 @@ class GenerationConfig(transformers.GenerationConfig):
 
     def _validate_components(self, given: set[str] | None) -> None:
         named = named_components(self)
-        values: dict[Key, dict[str, Any]] = {
-            pair: select(registry().get(*pair), vars(self)) for pair in named
-        }
+        values: dict[Key, dict[str, Any]] = {pair: select(registry().get(*pair), vars(self)) for pair in named}
         unknown: list[str] = []
         for key, value in foreign_values(self).items():
             owners = registry().owners(key, named)
@@ -127,15 +125,11 @@ class GenerationConfig(transformers.GenerationConfig):
             if not owners and (given is None or key in given) and key not in self._carried:
                 unknown.append(key)
         if unknown:
-            raise unknown_keys(
-                "key of a generation config:", unknown, transformers_keys() | NAMING.keys(), registry()
-            )
+            raise unknown_keys("key of a generation config:", unknown, transformers_keys() | NAMING.keys(), registry())
         for pair, given_values in values.items():
             check_params(registry().get(*pair), given_values, registry().info(*pair).origin)
 
-    def update(
-        self, defaults_only: bool = False, allow_custom_entries: bool = False, **kwargs: Any
-    ) -> dict[str, Any]:
+    def update(self, defaults_only: bool = False, allow_custom_entries: bool = False, **kwargs: Any) -> dict[str, Any]:
         """Set the keys that are transformers' or components'; return the others, unused.
 
         Args:
@@ -143,18 +137,18 @@ class GenerationConfig(transformers.GenerationConfig):
             allow_custom_entries: set unknown keys as well, as of a model's own config; return none.
         """
         check_needs(kwargs.pop(HEADER, None))
-        for key in NAMING.keys() & kwargs.keys():  # first, since a named component owns its keys
-            if not defaults_only or getattr(self, key) is None:
-                setattr(self, key, kwargs[key])
+        ours = {k for k in NAMING.keys() & kwargs.keys() if not defaults_only or getattr(self, k) is None}
+        for key in ours:  # first, since a named component owns its keys
+            setattr(self, key, kwargs[key])
         fresh = {key: value for key, value in kwargs.items() if not hasattr(self, key)}
-        ours: set[str] = set()
         if allow_custom_entries:
             self._carried |= fresh.keys()
         else:
             named = named_components(self)
-            ours = {key for key, value in fresh.items() if _is_plain(value) and registry().owners(key, named)}
-            for key in ours:
-                setattr(self, key, kwargs[key])
+            for key, value in fresh.items():
+                if _is_plain(value) and registry().owners(key, named):
+                    setattr(self, key, value)
+                    ours.add(key)
         base: Any = super()
         rest: dict[str, Any] = base.update(defaults_only, allow_custom_entries, **_with_watermark(kwargs))
         return {key: value for key, value in rest.items() if key not in ours}
@@ -180,9 +174,7 @@ class GenerationConfig(transformers.GenerationConfig):
             return super().from_dict(data, **kwargs)
         known = carried | transformers_keys() | NAMING.keys()
         unused = {
-            k: v
-            for k, v in kwargs.items()
-            if k not in known and not k.startswith("_") and not registry().owners(k)
+            k: v for k, v in kwargs.items() if k not in known and not k.startswith("_") and not registry().owners(k)
         }
         return super().from_dict(data, **{k: v for k, v in kwargs.items() if k not in unused}), unused
 
@@ -269,9 +261,7 @@ class GenerationConfig(transformers.GenerationConfig):
     def __eq__(self, other: object) -> bool:
         base: Any = super()
         same: bool = base.__eq__(other)  # by JSON, which has no secrets
-        return same and cast("object", self.watermarking_config) == getattr(
-            other, "watermarking_config", None
-        )
+        return same and cast("object", self.watermarking_config) == getattr(other, "watermarking_config", None)
 
     __hash__ = transformers.GenerationConfig.__hash__
 
@@ -291,9 +281,7 @@ def _with_watermark(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _are_names(value: object) -> TypeGuard[Sequence[str]]:
-    return isinstance(value, (list, tuple)) and all(
-        isinstance(name, str) for name in cast("Sequence[object]", value)
-    )
+    return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in cast("Sequence[object]", value))
 
 
 def _is_plain(value: Any) -> bool:

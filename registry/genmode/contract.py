@@ -35,10 +35,16 @@ class Params(pydantic.BaseModel):
             alpha: float = pydantic.Field(0.6, ge=0, le=1, description="weight of the penalty")
 
     A key that neither the call nor a config sets keeps its default. The model is frozen, and refuses
-    unknown keys.
+    unknown keys. A field named `key`, `keys` or `secret`, or ending in `_key`, `_keys` or `_secret`, is a
+    secret: it is neither printed nor saved.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=()
+    )
+
+
+AnyParams = Params
 
 
 class Component:
@@ -54,9 +60,9 @@ class Component:
     contract_version: ClassVar[int | None] = None
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    Params: ClassVar[type[Params]] = Params
+    Params: ClassVar[type[AnyParams]] = Params
 
-    def __init__(self, params: Params | None = None, **values: Any) -> None:
+    def __init__(self, params: AnyParams | None = None, **values: Any) -> None:
         """Takes either a ready `Params` or its fields by name; raises `pydantic.ValidationError`."""
         self.params: Any = params if params is not None else self.Params(**values)
 
@@ -133,7 +139,6 @@ class LogitsProcessor(Component):
         active: "set" if naming one of its parameters switches it on (the default), "named" if only
             naming the processor does.
         replaces: names of transformers classes that this one stands in for; see `adopt`.
-        stateless: False if it implements any of begin, accept, reorder, rollback, reset.
     """
 
     stage: ClassVar[Stage] = Stage.GUIDANCE

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 GROUPS = {
@@ -35,8 +34,7 @@ _DISTRIBUTION_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.ASCII)
 _OBJECT = re.compile(r"[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\])?")
 
 
-@dataclass(frozen=True, order=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of a distribution's `entry_points.txt`: a component or a hook plugin, not imported.
 
     `kind` is a value of `GROUPS`, `value` names the object as `module:attribute`, `distribution` is
@@ -51,8 +49,7 @@ class Entry:
     path: str
 
 
-@dataclass(frozen=True, order=True)
-class Fault:
+class Fault(NamedTuple):
     """Something about an installed plugin that keeps it, or a part of it, from being used.
 
     `name` is the component's where one can be named, else empty; so is `kind`.

@@ -37,9 +37,7 @@ class Specifications:
     """The hooks. `call` is the call being prepared; its processors and criteria are not yet settled."""
 
     @hookspec(firstresult=True)
-    def genmode_resolve_strategy(
-        self, flags: Mapping[str, Any], model: Any, assistant_model: Any
-    ) -> str | None:
+    def genmode_resolve_strategy(self, flags: Mapping[str, Any], model: Any, assistant_model: Any) -> str | None:
         """The name of the strategy that these flags ask for, or None to leave it to the next plugin.
 
         Asked only where the call names no strategy. The first answer wins; if nobody answers, the mode of
@@ -119,18 +117,14 @@ class Relay:
         except Exception as error:  # the plugins' code, which may raise anything
             raise self._failure(name, error) from error
 
-    def resolve_strategy(
-        self, flags: Mapping[str, Any], model: Any, assistant_model: Any = None
-    ) -> str | None:
+    def resolve_strategy(self, flags: Mapping[str, Any], model: Any, assistant_model: Any = None) -> str | None:
         """What `genmode_resolve_strategy` answers; GenmodeError if that is no name, or a plugin raised."""
         name = "genmode_resolve_strategy"
         if not self.has(name):
             return None
         answer = self.call(name, flags=flags, model=model, assistant_model=assistant_model)
         if answer is not None and not isinstance(answer, str):
-            raise GenmodeError(
-                f"{self._one_of(name)}: {name} returned {answer!r}; it has to be a name or None"
-            )
+            raise GenmodeError(f"{self._one_of(name)}: {name} returned {answer!r}; it has to be a name or None")
         return answer
 
     def contributions(self, name: str, call: Any) -> list[Any]:

@@ -121,9 +121,7 @@ def check(found: Any, entry: Entry) -> None:
     base, methods = bases[entry.kind]
     what = f"{describe(entry)}: {entry.value!r}"
     if not isinstance(found, type):
-        raise PluginLoadError(
-            f"{what} is {_article(found)}; it has to be a class derived from genmode.{base.__name__}"
-        )
+        raise PluginLoadError(f"{what} is {_article(found)}; it has to be a class derived from genmode.{base.__name__}")
     if not issubclass(found, base):
         parents = ", ".join(parent.__name__ for parent in found.__mro__[1:-1]) or "object"
         raise PluginLoadError(f"{what} derives from {parents}; it has to derive from genmode.{base.__name__}")

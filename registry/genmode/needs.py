@@ -71,9 +71,7 @@ def check_needs(saved: Any) -> None:
         except UnknownComponentError as error:
             way_out = f"pip install {home}"
             if home == REGISTERED:
-                way_out = (
-                    "the program that saved it had registered it; do so before loading, with genmode.register"
-                )
+                way_out = "the program that saved it had registered it; do so before loading, with genmode.register"
             raise UnknownComponentError(
                 f"this generation config needs {NOUNS.get(kind, kind)} {name!r} of {home} {version}, "
                 f"which is not installed: {way_out}"

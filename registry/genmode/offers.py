@@ -7,8 +7,7 @@ force: the one that `prefer` picks, else genmode's own, else the only one that n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .discovery import HOST, Entry, Fault, Scan
 from .errors import ConflictError, DisabledError, GenmodeError, PluginLoadError, UnknownComponentError
@@ -23,8 +22,7 @@ Key = tuple[str, str]
 """Kind and name."""
 
 
-@dataclass(frozen=True)
-class ComponentInfo:
+class ComponentInfo(NamedTuple):
     """What is known of one installed component.
 
     Attributes:
@@ -57,14 +55,14 @@ class ComponentInfo:
         return home(entry, self.file)
 
 
-@dataclass(eq=False)
 class Offer:
     """An entry and what has become of it; `found` is the class or hook plugin once it is loaded."""
 
-    entry: Entry
-    found: Any = None
-    error: PluginLoadError | None = None
-    seconds: float | None = None
+    def __init__(self, entry: Entry, found: Any = None) -> None:
+        self.entry = entry
+        self.found = found
+        self.error: PluginLoadError | None = None
+        self.seconds: float | None = None
 
 
 class Slot:
@@ -141,12 +139,10 @@ class Slot:
         found = [(self.rivals[0], self.conflict())] if self.rivals else []
         found += [(o, str(o.error)) for o in self.offers if o.error is not None]
         return [
-            Fault(o.entry.distribution, o.entry.version, self.name, why, o.entry.path, self.kind)
-            for o, why in found
+            Fault(o.entry.distribution, o.entry.version, self.name, why, o.entry.path, self.kind) for o, why in found
         ]
 
 
-@dataclass
 class Index:
     """One scan under one set of settings, and what is derived of them.
 
@@ -156,11 +152,12 @@ class Index:
         relay: the hook plugins, once they are loaded.
     """
 
-    scan: Scan
-    settings: Settings
-    slots: Mapping[Key, Slot]
-    fields: dict[bool, dict[str, list[Key]]] = field(default_factory=dict[bool, dict[str, list[Key]]])
-    relay: Relay | None = None
+    def __init__(self, scan: Scan, settings: Settings, slots: Mapping[Key, Slot]) -> None:
+        self.scan = scan
+        self.settings = settings
+        self.slots = slots
+        self.fields: dict[bool, dict[str, list[Key]]] = {}
+        self.relay: Relay | None = None
 
 
 def arrange(scan: Scan, offers: Iterable[Offer], settings: Settings) -> Index:
@@ -194,9 +191,7 @@ def unknown(kind: str, name: str, index: Index) -> GenmodeError:
     hidden = [e for e in index.scan.shadowed if (e.kind, e.name) == (kind, name)]
     if elsewhere:
         ways.append(f"there is a {' and a '.join(NOUNS[k] for k in elsewhere)} of that name")
-    ways += [
-        f"{e.distribution} {e.version} offers it, but another {e.distribution} hides {e.path}" for e in hidden
-    ]
+    ways += [f"{e.distribution} {e.version} offers it, but another {e.distribution} hides {e.path}" for e in hidden]
     if not ways:
         ways.append("`genmode list` shows what is installed")
         ways.append("if a plugin provides it, install that first: pip install DISTRIBUTION")

@@ -123,12 +123,8 @@ def unknown_keys(what: str, keys: Iterable[str], known: Iterable[str], registry:
         registry: whose components may own keys; all enabled ones are imported.
     """
     right = registry.parameter_keys().union(known)
-    told = [
-        f"{key!r}" + (f" (did you mean {near!r}?)" if (near := closest(key, right)) else "") for key in keys
-    ]
-    idle = sorted(
-        {i.distribution for i in registry.components() if i.state in ("disabled", "conflict", "broken")}
-    )
+    told = [f"{key!r}" + (f" (did you mean {near!r}?)" if (near := closest(key, right)) else "") for key in keys]
+    idle = sorted({i.distribution for i in registry.components() if i.state in ("disabled", "conflict", "broken")})
     note = f"; not in use, wholly or in part: {', '.join(idle)}" if idle else ""
     return ParameterError(
         f"unknown {what} {', '.join(told)}. Allowed are keys of transformers' GenerationConfig, the model's "
@@ -147,9 +143,7 @@ def allowed(field: FieldInfo) -> str:
     words = [kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")]
     for bound in field.metadata:
         words += [
-            f"{sign} {value}"
-            for name, sign in _BOUNDS.items()
-            if (value := getattr(bound, name, None)) is not None
+            f"{sign} {value}" for name, sign in _BOUNDS.items() if (value := getattr(bound, name, None)) is not None
         ]
         step = getattr(bound, "multiple_of", None)
         words += [] if step is None else [f"a multiple of {step}"]
@@ -172,14 +166,10 @@ def _explained(component: type[Component], errors: Iterable[Any], origin: str) -
         if error["type"] == "extra_forbidden":
             lines.append(f"{place} is no parameter of it{hint(key, fields)}")
         elif error["type"] == "missing":
-            lines.append(
-                f"{place} has to be given" + (f"; allowed: {allowed(fields[key])}" if key in fields else "")
-            )
+            lines.append(f"{place} has to be given" + (f"; allowed: {allowed(fields[key])}" if key in fields else ""))
         elif key in fields:
             about = f" ({fields[key].description})" if fields[key].description else ""
-            lines.append(
-                f"{place}={given} is not allowed: {error['msg']}; allowed: {allowed(fields[key])}{about}"
-            )
+            lines.append(f"{place}={given} is not allowed: {error['msg']}; allowed: {allowed(fields[key])}{about}")
         else:
             lines.append(str(error["msg"]).removeprefix("Value error, "))
     noun = NOUNS.get(kind_of(component) or "", "component")
@@ -191,9 +181,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _refuse_sharing(
-    owned: Mapping[str, list[ComponentInfo]], registry: Registry, named: tuple[Key, ...]
-) -> None:
+def _refuse_sharing(owned: Mapping[str, list[ComponentInfo]], registry: Registry, named: tuple[Key, ...]) -> None:
     """A component that the call switches on must not have a key that goes to another distribution's."""
     active = {(info.kind, info.name): info for infos in owned.values() for info in infos}
     for key, infos in owned.items():

@@ -330,9 +330,7 @@ class Registry:
 def _kind(kind: str) -> str:
     if kind not in GROUPS.values():
         kinds = ", ".join(GROUPS.values())
-        raise UnknownComponentError(
-            f"there is no kind {kind!r}{hint(kind, GROUPS.values())} (there are {kinds})"
-        )
+        raise UnknownComponentError(f"there is no kind {kind!r}{hint(kind, GROUPS.values())} (there are {kinds})")
     return kind
 
 

@@ -13,11 +13,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
-import transformers.generation.utils as own
+import transformers.generation.utils
 from torch import Tensor
 from transformers import Cache, DynamicCache, EncoderDecoderCache, GenerationConfig
 
 from .errors import GenmodeError
+
+_own: Any = transformers.generation.utils
 
 CACHE_NAMES = ("past_key_values", "cache_params", "state", "mems", "past_buckets_states")
 
@@ -25,7 +27,7 @@ CACHE_NAMES = ("past_key_values", "cache_params", "state", "mems", "past_buckets
 def default_flags() -> dict[str, Any]:
     """Every key of transformers' generation config with its default in `generate`."""
     keys = {key: None for key in vars(GenerationConfig()) if not key.startswith("_")}
-    return {**keys, **GenerationConfig._get_default_generation_params()}
+    return {**keys, **cast("Any", GenerationConfig)._get_default_generation_params()}
 
 
 def special_tokens(config: Any) -> tuple[list[int], int | None]:
@@ -60,7 +62,7 @@ def is_synced(model: Any) -> bool:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return False
     return torch.distributed.get_world_size() > 1 and bool(
-        own.is_deepspeed_zero3_enabled() or own.is_fsdp_managed_module(model)
+        _own.is_deepspeed_zero3_enabled() or _own.is_fsdp_managed_module(model)
     )
 
 
@@ -90,7 +92,7 @@ def rewindable_cache(model: Any, cache: Any) -> Any:
     own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
     if not all(hasattr(layer, "crop") and hasattr(layer, "keys") for layer in own.layers):
         return None
-    if type(own) is DynamicCache and any(layer.is_sliding for layer in own.layers):
+    if type(own) is DynamicCache and any(getattr(layer, "is_sliding", False) for layer in own.layers):
         return None if own.get_seq_length() or isinstance(cache, EncoderDecoderCache) else DynamicCache()
     return cache
 
@@ -143,7 +145,9 @@ def slab_obstacle(model: Any, cache: Any, max_length: int) -> str | None:
     parameters = inspect.signature(model.forward).parameters
     if not {"position_ids", "attention_mask", "past_key_values"} <= parameters.keys():
         return f"{type(model).__name__}.forward takes no position_ids"
-    if any("prepare_inputs_for_generation" in c.__dict__ for c in type(model).__mro__ if c.__name__ != "GenerationMixin"):
+    if any(
+        "prepare_inputs_for_generation" in c.__dict__ for c in type(model).__mro__ if c.__name__ != "GenerationMixin"
+    ):
         return f"{type(model).__name__} prepares its inputs in its own way"
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if not kinds <= {"full_attention", "sliding_attention"}:

@@ -104,8 +104,7 @@ class Settings:
         known = {
             "allow": names | homes,
             "block": names | homes,
-            "hooks": {f"hooks:{e.name}" for e in hooks}
-            | {word for e in hooks for word in (e.name, e.distribution)},
+            "hooks": {f"hooks:{e.name}" for e in hooks} | {word for e in hooks for word in (e.name, e.distribution)},
         }
         found: list[str] = []
         for setting, words in known.items():
@@ -113,9 +112,7 @@ class Settings:
                 if pattern not in words and canonical(pattern) not in words & homes:
                     found.append(f"setting `{setting}`: nothing is named {pattern!r}{hint(pattern, words)}")
         for name, home in self.prefer.items():
-            offers = {
-                entry.distribution for entry in entries if name in (entry.name, f"{entry.kind}:{entry.name}")
-            }
+            offers = {entry.distribution for entry in entries if name in (entry.name, f"{entry.kind}:{entry.name}")}
             if name.startswith("parameters:"):
                 offers = homes
             if not offers:

@@ -43,9 +43,7 @@ class WatermarkingConfig:
         shown = {k: "***" if is_secret(k) else repr(v) for k, v in self.params.items()}
         if self.key is not None:
             shown["key"] = "***"
-        return (
-            f"WatermarkingConfig({', '.join([repr(self.scheme), *(f'{k}={v}' for k, v in shown.items())])})"
-        )
+        return f"WatermarkingConfig({', '.join([repr(self.scheme), *(f'{k}={v}' for k, v in shown.items())])})"
 
     def to_dict(self, secrets: bool = False) -> dict[str, Any]:
         """Plain data that `from_dict` reads. Secrets are left out unless `secrets`."""
@@ -59,9 +57,7 @@ class WatermarkingConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> WatermarkingConfig:
         """The inverse of `to_dict`; ParameterError where `data` names no scheme."""
         if "scheme" not in data:
-            raise ParameterError(
-                f"a watermark of {sorted(data)} names no scheme; add 'scheme', a watermarker's name"
-            )
+            raise ParameterError(f"a watermark of {sorted(data)} names no scheme; add 'scheme', a watermarker's name")
         return cls(**data)
 
     def validate(self) -> None:

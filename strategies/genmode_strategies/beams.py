@@ -105,7 +105,7 @@ class Finished:
 
     @property
     def _patient(self) -> bool:
-        return self.params.early_stopping == "never" and self.params.length_penalty > 0.0
+        return bool(self.params.early_stopping == "never" and self.params.length_penalty > 0.0)
 
     def finish(self, running: Tensor, trace: Tensor | None) -> None:
         """State the result, best first; open hypotheses stand in where the loop ended early.

@@ -76,7 +76,9 @@ def look_up(history: genmode.History, longest: int, count: int) -> tuple[Tensor,
     for back in range(longest):
         ending = tokens.gather(1, (lengths - 1 - back).clamp(min=0))
         same = tokens.roll(back, 1) == ending
-        alive = alive & same & (columns - back >= history.starts[:, None]) & (lengths - 1 - back >= history.starts[:, None])
+        alive = (
+            alive & same & (columns - back >= history.starts[:, None]) & (lengths - 1 - back >= history.starts[:, None])
+        )
         run = run + alive
     run = run.masked_fill(columns >= lengths - 1, 0)  # the ending itself is no earlier occurrence
     best = run.amax(1)

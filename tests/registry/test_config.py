@@ -176,9 +176,7 @@ def test_a_strategy_named_like_a_mode_is_that_mode(host: Registry) -> None:
 def test_update_sets_what_is_known_and_returns_the_rest() -> None:
     config = genmode.GenerationConfig()
     mask = torch.ones(1, 2)
-    rest = config.update(
-        xtc_probability=0.5, top_k=3, do_sample=True, attention_mask=mask, labels=3, strategy="power"
-    )
+    rest = config.update(xtc_probability=0.5, top_k=3, do_sample=True, attention_mask=mask, labels=3, strategy="power")
     assert rest == {"attention_mask": mask, "labels": 3}
     assert (config.xtc_probability, config.top_k, config.strategy) == (0.5, 3, "power")
     with pytest.raises(ParameterError, match="xtc_probability=7"):
@@ -187,8 +185,9 @@ def test_update_sets_what_is_known_and_returns_the_rest() -> None:
 
 def test_update_with_defaults_only_keeps_what_is_set() -> None:
     config = genmode.GenerationConfig(xtc_probability=0.5, strategy="power")
-    config.update(defaults_only=True, xtc_probability=0.1, xtc_threshold=0.3, strategy=None)
-    assert (config.xtc_probability, config.xtc_threshold, config.strategy) == (0.5, 0.3, "power")
+    rest = config.update(defaults_only=True, xtc_probability=0.1, xtc_threshold=0.3, processors=["xtc"])
+    assert rest == {"xtc_probability": 0.1}  # as transformers' own: what is set already is returned
+    assert (config.xtc_probability, config.xtc_threshold, config.processors) == (0.5, 0.3, ["xtc"])
 
 
 def test_custom_entries_of_a_model_are_kept_and_components_keys_among_them_checked() -> None:
@@ -204,12 +203,8 @@ def test_custom_entries_of_a_model_are_kept_and_components_keys_among_them_check
 # saving and loading
 
 
-def test_a_saved_config_says_what_it_needs_and_comes_back_equal(
-    tmp_path: Path, site: Any, source: Source
-) -> None:
-    site.plugin(
-        "gen-power", "strategies", "mcmc", source("strategies", "It", "mcmc_steps: int = 3"), version="1.2"
-    )
+def test_a_saved_config_says_what_it_needs_and_comes_back_equal(tmp_path: Path, site: Any, source: Source) -> None:
+    site.plugin("gen-power", "strategies", "mcmc", source("strategies", "It", "mcmc_steps: int = 3"), version="1.2")
     with use(site.registry()):
         config = genmode.GenerationConfig(strategy="mcmc", mcmc_steps=9, temperature=0.5, do_sample=True)
         config.save_pretrained(tmp_path)
@@ -293,23 +288,17 @@ def test_a_file_of_a_newer_contract_is_refused() -> None:
 def test_a_config_of_flags_alone_is_saved_as_transformers_saves_it(tmp_path: Path) -> None:
     genmode.GenerationConfig(top_k=3, do_sample=True).save_pretrained(tmp_path / "a")
     transformers.GenerationConfig(top_k=3, do_sample=True).save_pretrained(tmp_path / "b")
-    assert (tmp_path / "a/generation_config.json").read_text() == (
-        tmp_path / "b/generation_config.json"
-    ).read_text()
+    assert (tmp_path / "a/generation_config.json").read_text() == (tmp_path / "b/generation_config.json").read_text()
 
 
 def test_unknown_keys_of_a_file_are_the_models_own_and_near_misses_are_warned_of(tmp_path: Path) -> None:
-    (tmp_path / "generation_config.json").write_text(
-        json.dumps({"alignment_heads": [[1, 2]], "max_length": 40})
-    )
+    (tmp_path / "generation_config.json").write_text(json.dumps({"alignment_heads": [[1, 2]], "max_length": 40}))
     config = genmode.GenerationConfig.from_pretrained(tmp_path)
     assert config.alignment_heads == [[1, 2]]
     config.save_pretrained(tmp_path)
     assert saved(tmp_path)["alignment_heads"] == [[1, 2]]
     (tmp_path / "generation_config.json").write_text(json.dumps({"xtc_probabilty": 0.5}))
-    with pytest.warns(
-        UserWarning, match="'xtc_probabilty', which nothing knows; did you mean 'xtc_probability'"
-    ):
+    with pytest.warns(UserWarning, match="'xtc_probabilty', which nothing knows; did you mean 'xtc_probability'"):
         genmode.GenerationConfig.from_pretrained(tmp_path)
     with pytest.raises(ParameterError, match="xtc_treshold"):
         genmode.GenerationConfig.from_dict({}, xtc_treshold=1)
@@ -357,9 +346,7 @@ def model_config(**extra: Any) -> LlamaConfig:
 
 
 def test_keys_added_to_a_model_config_are_taken(host: Registry) -> None:
-    config = genmode.GenerationConfig.from_model_config(
-        model_config(xtc_probability=0.5, strategy="power", foo=1)
-    )
+    config = genmode.GenerationConfig.from_model_config(model_config(xtc_probability=0.5, strategy="power", foo=1))
     assert (config.xtc_probability, config.strategy) == (0.5, "power")
     assert not hasattr(config, "foo")
     again = genmode.GenerationConfig.from_model_config(model_config(xtc_probability=0.5).to_dict())
@@ -398,9 +385,7 @@ def test_copies_and_equality() -> None:
         assert hash(other) == hash(config)
         other.xtc_probability = 0.25
         assert other != config
-    assert genmode.GenerationConfig(top_k=3, do_sample=True) == transformers.GenerationConfig(
-        top_k=3, do_sample=True
-    )
+    assert genmode.GenerationConfig(top_k=3, do_sample=True) == transformers.GenerationConfig(top_k=3, do_sample=True)
     assert not any(key.startswith("_carried") for key in config.to_dict())
     assert json.loads(config.to_json_string())["xtc_probability"] == 0.5
 

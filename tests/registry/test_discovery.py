@@ -19,16 +19,12 @@ from genmode.contract import KINDS
 from genmode.discovery import GROUPS, Entry, Fault, Metadata, canonical, parse, scan, unique, valid_name
 
 
-def meta(
-    name: str, text: str = "", version: str = "1.0", folder: str = "/a", complete: bool = True
-) -> Metadata:
+def meta(name: str, text: str = "", version: str = "1.0", folder: str = "/a", complete: bool = True) -> Metadata:
     return Metadata(name, version, folder, f"{folder}/{name}-{version}.dist-info", complete, text)
 
 
 def test_one_entry_by_hand(site: Any) -> None:
-    path = site.add(
-        "My.Plugin", "1.2", {"processors": {"dry": "my_plugin.dry:Dry"}}, folder="my_plugin-1.2.dist-info"
-    )
+    path = site.add("My.Plugin", "1.2", {"processors": {"dry": "my_plugin.dry:Dry"}}, folder="my_plugin-1.2.dist-info")
     found = scan(site.distributions())
     assert found.entries == (Entry("processors", "dry", "my-plugin", "1.2", "my_plugin.dry:Dry", str(path)),)
     assert found.faults == found.shadowed == ()
@@ -85,9 +81,7 @@ def test_lines_beside_a_malformed_one_count() -> None:
 def test_files_that_cannot_be_read_harm_no_other(site: Any) -> None:
     for name in ("binary", "fine", "nameless"):
         site.add(name, entries={"criteria": {f"{name}_one": "m:C"}})
-    (site.folder / "binary-1.0.dist-info" / "entry_points.txt").write_bytes(
-        b"[genmode.criteria]\nx = \xff\xfe:C"
-    )
+    (site.folder / "binary-1.0.dist-info" / "entry_points.txt").write_bytes(b"[genmode.criteria]\nx = \xff\xfe:C")
     (site.folder / "nameless-1.0.dist-info").rename(site.folder / "nameless.dist-info")
     (site.folder / "nameless.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\n")
     site.add("leftover", entries={"criteria": {"old": "m:C"}}, metadata=None)
@@ -135,9 +129,7 @@ def test_first_on_the_path_wins_and_the_other_is_recorded(make_site: Any, tmp_pa
     first, second = make_site(tmp_path / "a"), make_site(tmp_path / "b")
     first.add("plug", "1.0", {"criteria": {"one": "m:C"}})
     second.add("plug", "2.0", {"criteria": {"one": "m:C", "two": "m:D"}})
-    found = scan(
-        importlib_metadata.distributions(path=[str(first.folder), str(second.folder), str(first.folder)])
-    )
+    found = scan(importlib_metadata.distributions(path=[str(first.folder), str(second.folder), str(first.folder)]))
     assert [(e.name, e.version) for e in found.entries] == [("one", "1.0")]
     assert [(e.name, e.version) for e in found.shadowed] == [("one", "2.0"), ("two", "2.0")]
 
@@ -184,18 +176,14 @@ def test_names_of_folders_that_do_not_tell_are_read_from_metadata(site: Any) -> 
 
 def test_inside_an_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "plugs.zip", "w") as archive:
-        archive.writestr(
-            "zipped-2.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: zipped\nVersion: 2.0\n"
-        )
+        archive.writestr("zipped-2.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: zipped\nVersion: 2.0\n")
         archive.writestr("zipped-2.0.dist-info/entry_points.txt", "[genmode.criteria]\none = m:C\n")
     found = scan(importlib_metadata.distributions(path=[str(tmp_path / "plugs.zip")]))
     assert [(e.name, e.distribution, e.version) for e in found.entries] == [("one", "zipped", "2.0")]
 
 
 def test_nothing_is_imported(site: Any) -> None:
-    site.add(
-        "plug", entries={"criteria": {"one": "plug_traced:C"}}, modules={"plug_traced": "raise SystemExit(3)"}
-    )
+    site.add("plug", entries={"criteria": {"one": "plug_traced:C"}}, modules={"plug_traced": "raise SystemExit(3)"})
     assert scan(site.distributions()).entries
     assert "plug_traced" not in sys.modules
 
@@ -213,9 +201,7 @@ names = st.text("abcz_9", min_size=1, max_size=4).filter(valid_name)
 @given(
     st.lists(
         st.builds(
-            lambda name, version, kind, entry: meta(
-                f"d{name}".strip("_"), f"[{kind}]\n{entry} = m:C", version
-            ),
+            lambda name, version, kind, entry: meta(f"d{name}".strip("_"), f"[{kind}]\n{entry} = m:C", version),
             names,
             st.sampled_from(["1.0", "1.10", "1.9", "2.0rc1"]),
             st.sampled_from(list(GROUPS)),

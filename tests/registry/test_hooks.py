@@ -82,9 +82,7 @@ def test_the_first_answer_that_is_not_none_wins() -> None:
     relay = Relay([("a", Answers(None)), ("b", Answers("sample")), ("c", Answers("other"))])
     assert relay.resolve_strategy({"top_k": 3}, None) == "sample"
     assert Relay([("a", Answers(None))]).resolve_strategy({}, None) is None
-    with pytest.raises(
-        GenmodeError, match=r"^a: genmode_resolve_strategy returned 3; it has to be a name or None"
-    ):
+    with pytest.raises(GenmodeError, match=r"^a: genmode_resolve_strategy returned 3; it has to be a name or None"):
         Relay([("a", Answers(3))]).resolve_strategy({}, None)
 
 

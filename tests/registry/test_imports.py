@@ -29,9 +29,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
             "import_module",
             "__import__",
         ):
-            yield from (
-                arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
-            )
+            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
 
 
 @pytest.mark.parametrize("file", sorted(ROOM.rglob("*.py")), ids=lambda f: str(f.relative_to(ROOM)))
@@ -75,10 +73,7 @@ def test_what_a_type_checker_sees_is_what_is_imported() -> None:
     tree = ast.parse((ROOM / "__init__.py").read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     static = {
-        alias.name: node.module
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
+        alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     assert static == genmode._HOMES
     assert set(static) == set(genmode.__all__)
@@ -92,9 +87,7 @@ def test_every_public_name_is_there(name: str) -> None:
 
 def test_no_module_has_a_public_name() -> None:
     """Importing such a module would put it in place of the name."""
-    modules = {path.stem for path in ROOM.glob("*.py")} | {
-        path.name for path in ROOM.iterdir() if path.is_dir()
-    }
+    modules = {path.stem for path in ROOM.glob("*.py")} | {path.name for path in ROOM.iterdir() if path.is_dir()}
     assert not modules & set(genmode.__all__)
 
 

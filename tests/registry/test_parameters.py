@@ -61,9 +61,7 @@ def sharp(host: Registry) -> Registry:
 
 
 def test_split_by_hand(sharp: Registry) -> None:
-    parts = split(
-        {"top_k": 3, "sharpen_weight": 1.0, "input_ids": [1], "temperature": 2.0}, FLAGS, INPUTS, sharp
-    )
+    parts = split({"top_k": 3, "sharpen_weight": 1.0, "input_ids": [1], "temperature": 2.0}, FLAGS, INPUTS, sharp)
     assert parts.flags == {"top_k": 3, "temperature": 2.0}
     assert parts.parameters == {"sharpen_weight": 1.0}
     assert parts.inputs == {"input_ids": [1]}
@@ -90,9 +88,7 @@ def test_a_misspelt_key_is_answered_from_all_three_sets(sharp: Registry, key: st
         split({key: 1, "top_k": 2}, FLAGS, INPUTS, sharp)
 
 
-def test_every_unknown_key_is_named_and_what_is_not_in_use(
-    sharp: Registry, site: Any, source: Source
-) -> None:
+def test_every_unknown_key_is_named_and_what_is_not_in_use(sharp: Registry, site: Any, source: Source) -> None:
     with pytest.raises(ParameterError, match=r"'qqq', 'zzz'\. Allowed are .*components\. `genmode list`"):
         split({"qqq": 1, "zzz": 2}, FLAGS, INPUTS, sharp)
     site.plugin("plug", "processors", "dry", source("processors", "It", "dry_base: float = 1.0"))
@@ -118,9 +114,7 @@ def test_a_named_component_owns_its_keys(site: Any, source: Source) -> None:
     assert split({"base": 2.0}, (), (), host, named=[("processors", "b")]).parameters == {"base": 2.0}
 
 
-def test_a_component_switched_on_by_one_key_must_not_lose_another_to_a_built_in(
-    site: Any, source: Source
-) -> None:
+def test_a_component_switched_on_by_one_key_must_not_lose_another_to_a_built_in(site: Any, source: Source) -> None:
     site.plugin("genmode", "processors", "own", source("processors", "It", "base: float = 1.0"))
     site.plugin("plug", "processors", "dry", source("processors", "It", "base: float = 1.0; extra: int = 0"))
     host = site.registry()

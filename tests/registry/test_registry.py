@@ -75,9 +75,7 @@ def test_one_class_under_two_names_has_both(site: Any, source: Source) -> None:
 def test_unknown_names_are_answered_with_the_closest_and_the_way_out(site: Any, source: Source) -> None:
     site.plugin("plug", "processors", "dry", source("processors", "It"))
     host = site.registry()
-    with pytest.raises(
-        UnknownComponentError, match=r"no processor is named 'dri'; did you mean 'dry'\?.*genmode list"
-    ):
+    with pytest.raises(UnknownComponentError, match=r"no processor is named 'dri'; did you mean 'dry'\?.*genmode list"):
         host.get("processors", "dri")
     with pytest.raises(UnknownComponentError, match="there is a processor of that name"):
         host.get("strategies", "dry")
@@ -95,9 +93,7 @@ def test_asking_for_what_is_hidden_names_what_hides_it(make_site: Any, tmp_path:
     first, second = make_site(tmp_path / "a"), make_site(tmp_path / "b")
     first.add("plug", "1.0")
     second.add("plug", "2.0", {"criteria": {"two": "m:D"}})
-    host = Registry(
-        importlib_metadata.distributions(path=[str(first.folder), str(second.folder)]), Settings()
-    )
+    host = Registry(importlib_metadata.distributions(path=[str(first.folder), str(second.folder)]), Settings())
     assert [entry.name for entry in host.shadowed()] == ["two"]
     with pytest.raises(UnknownComponentError, match=r"plug 2\.0 offers it, but another plug hides"):
         host.get("criteria", "two")
@@ -157,9 +153,7 @@ def test_a_broken_plugin_is_refused_with_names_and_cause(
 
 
 def test_a_watermarker_needs_its_detector(site: Any, source: Source) -> None:
-    site.plugin(
-        "plug", "watermarkers", "kgw", source("processors", "It").replace("LogitsProcessor", "Watermarker")
-    )
+    site.plugin("plug", "watermarkers", "kgw", source("processors", "It").replace("LogitsProcessor", "Watermarker"))
     with pytest.raises(PluginLoadError, match=r"does not define detect\(\)"):
         site.registry().get("watermarkers", "kgw")
 
@@ -234,9 +228,7 @@ def test_blocking_one_ends_the_conflict(site: Any, source: Source) -> None:
     assert site.registry(block=("plug-b",)).get("strategies", "thrice").__module__ == "plug_a"
 
 
-def test_a_built_in_stays_in_force_with_one_warning_until_prefer_says_otherwise(
-    site: Any, source: Source
-) -> None:
+def test_a_built_in_stays_in_force_with_one_warning_until_prefer_says_otherwise(site: Any, source: Source) -> None:
     two_plugins(site, source, "genmode", "plug-b")
     host = site.registry()
     with pytest.warns(RuntimeWarning, match=r"plug-b 1\.0.*genmode's own stays in force"):
@@ -353,9 +345,7 @@ def test_the_kind_is_read_off_the_base_class(host: Registry) -> None:
         (type("Bare", (genmode.Strategy,), {}), {}, ContractVersionError),
     ],
 )
-def test_what_is_no_component_cannot_be_registered(
-    host: Registry, wrong: Any, kwargs: Any, error: Any
-) -> None:
+def test_what_is_no_component_cannot_be_registered(host: Registry, wrong: Any, kwargs: Any, error: Any) -> None:
     with pytest.raises(error):
         host.register(wrong, **kwargs)
     assert host.components() == ()
@@ -364,9 +354,7 @@ def test_what_is_no_component_cannot_be_registered(
 def test_a_taken_name_is_refused_unless_prefer_says_registered(site: Any, source: Source) -> None:
     site.plugin("genmode", "processors", "halve", source("processors", "It"))
     host = site.registry()
-    with pytest.raises(
-        ConflictError, match=r"this program .* or GENMODE_PREFER=halve=DISTRIBUTION.*'registered'"
-    ):
+    with pytest.raises(ConflictError, match=r"this program .* or GENMODE_PREFER=halve=DISTRIBUTION.*'registered'"):
         host.register(Halve)
     host = site.registry(prefer={"halve": "registered"})
     host.register(Halve)
@@ -408,9 +396,7 @@ def test_owners_of_a_key(site: Any, source: Source) -> None:
     assert host.parameter_keys() == {"dry_multiplier", "xtc_probability"}
 
 
-def test_a_key_of_two_distributions_is_an_error_until_one_is_named_or_preferred(
-    site: Any, source: Source
-) -> None:
+def test_a_key_of_two_distributions_is_an_error_until_one_is_named_or_preferred(site: Any, source: Source) -> None:
     for home in ("plug-a", "plug-b"):
         site.plugin(home, "processors", home[-1] * 3, source("processors", "It", "shared_key: float = 0.0"))
     host = site.registry()
@@ -516,9 +502,7 @@ def test_a_plugin_may_register_while_it_is_imported(site: Any, source: Source) -
     site.plugin("plug", "processors", "xtc", body)
     with use(site.registry()) as host:
         done: list[str] = []
-        threads = [
-            threading.Thread(target=lambda: done.append(host.get("processors", "xtc").name)) for _ in range(4)
-        ]
+        threads = [threading.Thread(target=lambda: done.append(host.get("processors", "xtc").name)) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

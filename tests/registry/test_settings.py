@@ -29,9 +29,7 @@ def entry(name: str = "dry", home: str = "plug", kind: str = "processors") -> En
         ("dr", False),
     ],
 )
-def test_a_pattern_names_a_component_with_or_without_its_kind_or_a_distribution(
-    pattern: str, expected: bool
-) -> None:
+def test_a_pattern_names_a_component_with_or_without_its_kind_or_a_distribution(pattern: str, expected: bool) -> None:
     assert matches(pattern, entry()) is expected
 
 
@@ -138,9 +136,7 @@ words = st.text("abcde_", min_size=1, max_size=8)
 
 @hypothesis_settings(deadline=None)
 @given(words, st.lists(words, min_size=1, max_size=8), st.randoms(use_true_random=False))
-def test_the_closest_is_one_of_them_whatever_their_order(
-    word: str, choices: list[str], mix: random.Random
-) -> None:
+def test_the_closest_is_one_of_them_whatever_their_order(word: str, choices: list[str], mix: random.Random) -> None:
     mixed = list(choices)
     mix.shuffle(mixed)
     near = closest(word, choices)

@@ -52,7 +52,9 @@ def packed_sdpa(
 @contextmanager
 def packed_attention(model: Any) -> Iterator[None]:
     """Have the model's layers use `packed_sdpa`, where they use scaled dot-product attention."""
-    configs = [config for config in {id(c): c for c in _configs(model)}.values() if config._attn_implementation == "sdpa"]
+    configs = [
+        config for config in {id(c): c for c in _configs(model)}.values() if config._attn_implementation == "sdpa"
+    ]
     for config in configs:
         config._attn_implementation_internal = NAME
     try:

@@ -105,7 +105,9 @@ def ordered(links: Iterable[Link]) -> list[Link]:
     result: list[Link] = []
     while waiting:
         stage = [one for one in waiting if one.stage == waiting[0].stage]
-        ready = next((one for one in stage if not any(_precedes(other, one) for other in stage if other is not one)), None)
+        ready = next(
+            (one for one in stage if not any(_precedes(other, one) for other in stage if other is not one)), None
+        )
         if ready is None:
             names = ", ".join(one.name for one in stage)
             raise ParameterError(f"processors {names} declare an order that contradicts itself; change before or after")
@@ -125,9 +127,7 @@ class Chain:
         self.links = list(links)
         self._objects = [one.processor for one in links]
         self._tail = narrowing(self._objects)
-        self.keeps_nan = not any(
-            one.name in ("remove_invalid_values", "InfNanRemoveLogitsProcessor") for one in links
-        )
+        self.keeps_nan = not any(one.name in ("remove_invalid_values", "InfNanRemoveLogitsProcessor") for one in links)
         self._accepting = self._overriding("accept")
         self._reordering = self._overriding("reorder")
         self._rolling = self._overriding("rollback")
@@ -168,7 +168,8 @@ class Chain:
         except Exception as error:
             one = self.links[index]
             raise DecodingError(
-                f"processor {one.name!r} (from {one.origin}) failed: {type(error).__name__}: {error}", component=one.name
+                f"processor {one.name!r} (from {one.origin}) failed: {type(error).__name__}: {error}",
+                component=one.name,
             ) from error
         return scores
 

@@ -38,7 +38,9 @@ class Companion:
                 f"of {session.vocab_size}; take two models with one tokenizer"
             )
         if model.config.is_encoder_decoder:
-            raise ParameterError(f"{type(model).__name__} is an encoder-decoder model, which cannot stand beside another")
+            raise ParameterError(
+                f"{type(model).__name__} is an encoder-decoder model, which cannot stand beside another"
+            )
         copies = session.rows // input_ids.shape[0]
         input_ids = input_ids.repeat_interleave(copies, 0)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()

@@ -183,7 +183,8 @@ class GraphEngine(SlabEngine):
         if self.length is not None:
             self.length += count
         self.outputs = captured.outputs
-        return self.outputs.logits
+        logits: Tensor = self.outputs.logits
+        return logits
 
     def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
         """Captured when all candidates go in one forward."""
@@ -328,11 +329,9 @@ def compiled_forward(model: Any) -> Callable[..., Any]:
     """The model's forward through torch.compile, made once for a model."""
     found = _compiled.get(model)
     if found is None:
-        options = {"coordinate_descent_tuning": True, "coordinate_descent_check_all_directions": True}
+        options: dict[str, Any] = {"coordinate_descent_tuning": True, "coordinate_descent_check_all_directions": True}
         found = _compiled[model] = torch.compile(model.forward, dynamic=False, options=options)
     return found
 
 
 _compiled: weakref.WeakKeyDictionary[Any, Callable[..., Any]] = weakref.WeakKeyDictionary()
-
-

@@ -6,12 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.generation import (
-    GenerateBeamDecoderOnlyOutput,
-    GenerateBeamEncoderDecoderOutput,
-    GenerateDecoderOnlyOutput,
-    GenerateEncoderDecoderOutput,
-)
+from transformers.generation import utils as generation
 
 
 class Recorder:
@@ -84,15 +79,21 @@ class Recorder:
         def frozen(kept: list[Any] | None) -> Any:
             return None if kept is None else tuple(kept)
 
+        if beams is not None and self.scores is None:  # transformers gives these two together
+            beams = {**beams, "sequences_scores": None}
         fields: dict[str, Any] = {
             "sequences": sequences, "scores": frozen(self.scores), "logits": frozen(self.logits),
             "past_key_values": cache, **(beams or {}),
         }  # fmt: skip
         if not self.encoder_decoder:
-            kind = GenerateDecoderOnlyOutput if beams is None else GenerateBeamDecoderOnlyOutput
-            return kind(**fields, attentions=frozen(self.attentions), hidden_states=frozen(self.hidden))
-        kind = GenerateEncoderDecoderOutput if beams is None else GenerateBeamEncoderDecoderOutput
-        return kind(
+            plain: Any = generation.GenerateDecoderOnlyOutput
+            beamed: Any = generation.GenerateBeamDecoderOnlyOutput
+            return (plain if beams is None else beamed)(
+                **fields, attentions=frozen(self.attentions), hidden_states=frozen(self.hidden)
+            )
+        plain = generation.GenerateEncoderDecoderOutput
+        beamed = generation.GenerateBeamEncoderDecoderOutput
+        return (plain if beams is None else beamed)(
             **fields,
             encoder_attentions=encoder.get("attentions") if self.attentions is not None else None,
             encoder_hidden_states=encoder.get("hidden_states") if self.hidden is not None else None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .. import seam
 from ..errors import UnsupportedError
@@ -58,7 +58,8 @@ class PortableEngine:
 
     def prefill(self) -> Tensor:
         self.outputs = seam.prefill(self.model, self.ids, self.config, self.kwargs)
-        return self.outputs.logits[:, -1]
+        logits: Tensor = self.outputs.logits[:, -1]
+        return logits
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self._alone:
@@ -76,7 +77,8 @@ class PortableEngine:
         self.kwargs = kwargs
         if self.length is not None:
             self.length += count
-        return self.outputs.logits[:, -count:]
+        logits: Tensor = self.outputs.logits[:, -count:]
+        return logits
 
     def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
         rows, count = tokens.shape
@@ -92,8 +94,8 @@ class PortableEngine:
         self._again = None
         self.select(torch.arange(rows, device=tokens.device).repeat_interleave(count), False)
         logits = self.forward(tokens.reshape(-1, 1))
-        states = last_hidden(self.outputs)
-        return logits.view(rows, count, -1), None if states is None else states.view(rows, count, -1)
+        hidden = last_hidden(self.outputs)
+        return logits.view(rows, count, -1), None if hidden is None else hidden.view(rows, count, -1)
 
     def _prompt_kept(self) -> bool:
         """Whether the cache can forget a token, so that candidates may be run one after the other."""

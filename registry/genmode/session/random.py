@@ -125,8 +125,7 @@ class SeededNoise:
 def _cuda_generator(device: torch.device) -> torch.Generator | None:
     if device.type != "cuda":
         return None
-    index = device.index if device.index is not None else torch.cuda.current_device()
-    return torch.cuda.default_generators[index]
+    return torch.cuda.default_generators[torch.empty(0, device=device).get_device()]
 
 
 def share_state(device: torch.device) -> None:

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from ..errors import CancelledError, DecodingError, GenmodeError
 from .chain import Chain
+from .commit import record
 from .companion import Companion
+from .conclude import Conclusion
 from .engine import Engine
 from .history import History
 from .outputs import Recorder
 from .random import Noise
 from .step import Step
-from .stopping import Flags, Stopping, TransformersCriterion
+from .stopping import Stopping, TransformersCriterion
 from .stream import Emitter
 
 DRAFT_ROOM = 64
@@ -51,6 +53,7 @@ class Session:
         pad_token_id: int | None, vocab_size: int, encoder_input_ids: Tensor | None,
         cancelled: Callable[[], bool] | None, agree: Callable[[bool], bool] | None,
         peers: Callable[[bool], bool] | None, observe: Callable[[Session, Step], None] | None,
+        drafts: bool,
         open_beside: Callable[[Any, Tensor, Tensor, int], Engine],
     ) -> None:  # fmt: skip
         self.model, self.tokenizer, self.generation_config = model, tokenizer, config
@@ -65,19 +68,17 @@ class Session:
         self.unfinished = torch.ones(self.rows, dtype=torch.bool, device=self.device)
         self.step_index = -1
         self.beams: dict[str, Any] | None = None
-        self._cancelled, self._agree, self._peers, self._observe = cancelled, agree, peers, observe
+        self._cancelled, self._agree, self._observe = cancelled, agree, observe
         self._open_beside = open_beside
         self.beside: list[Engine] = []
-        self._finished_sequences: Tensor | None = None
+        self.result: Tensor | None = None
+        self._step: Step | None = None
         self._draft: Tensor | None = None
         self._foreseen: Tensor | None = None
-        self._stop: Tensor | None = None
-        self._peak: Tensor | None = None
-        self._ending = True
-        self._undone = False
-        self._width = 1
-        self._host = self.device.type == "cpu"
-        self._flags = Flags(self.device, 3 + (self.rows if emitter is not None else 0))
+        self.stop_flag: Tensor | None = None
+        self.ending = True
+        self.fed = 1
+        self._conclusion = Conclusion(self, drafts, agree, peers)
 
     # What a strategy calls -------------------------------------------------------------------------
 
@@ -99,27 +100,25 @@ class Session:
                 then neither padded nor dropped, and only `max_length`, the deadline, `stop_when` and
                 cancellation end the loop.
         """
-        self._ending = ending
+        self.ending = ending
         raw = self._guard(self.engine.prefill)
         while True:
             self.step_index += 1
             self._check_cancelled()
-            self._note_peak(raw)
+            self._conclusion.note(raw)
             self.noise.mark()
-            step = Step(self, self.step_index, raw, self._draft)
+            step = self._step = Step(self, self.step_index, raw, self._draft)
             self._draft = None
             yield step
             if not step.committed:
                 raise DecodingError(f"the strategy ended step {step.index} without commit(tokens)")
             if self._observe is not None:
                 self._observe(self, step)
-            if self._conclude():
+            if self._conclusion.reached():
                 break
-            raw, self._foreseen = self._foreseen, None
-            if raw is None:
-                raw = self._guard(self._forward)
-        while self._peers is not None and self._peers(True):
-            self.engine.forward(self._pending())
+            ready, self._foreseen = self._foreseen, None
+            raw = self._guard(self._forward) if ready is None else ready
+        self._conclusion.wait_for_peers(self._forward)
 
     def _forward(self) -> Tensor:
         return self.engine.forward(self._pending())
@@ -136,7 +135,7 @@ class Session:
 
         On a device the host reads it one step late; what was decoded meanwhile is taken back.
         """
-        self._stop = flag
+        self.stop_flag = flag
 
     def done_after(self, rows: Tensor, tokens: Tensor) -> Tensor:
         """Which candidates would be done: row `rows[i]` continued by `tokens[i]`; `[n]`, bool.
@@ -151,6 +150,8 @@ class Session:
             return torch.ones_like(tokens, dtype=torch.bool)
         done = self.stopping.ends(tokens)
         if self.stopping.others:
+            if self._step is not None:
+                record(self, self._step)  # criteria of transformers read the scores of this step as well
             ids = torch.cat([self.history.ids.index_select(0, rows), tokens[:, None]], dim=1)
             starts = self.history.starts.index_select(0, rows)
             lengths = torch.full_like(starts, length + 1)
@@ -195,7 +196,7 @@ class Session:
 
     def surely_none(self, mask: Tensor) -> bool:
         """Whether no element is true, where the host can tell for free; False means that it cannot tell."""
-        return self._host and not bool(mask.any())
+        return self.device.type == "cpu" and not bool(mask.any())
 
     def multinomial(self, probabilities: Tensor, count: int = 1) -> Tensor:
         """Draw without replacement from each row of `[n, m]` weights: `[n, count]`, long.
@@ -211,9 +212,7 @@ class Session:
         """One number in [0, 1) for each row: `[rows]`, float32."""
         return self.noise.uniform()
 
-    def finish(
-        self, sequences: Tensor, *, scores: Tensor | None = None, beam_indices: Tensor | None = None
-    ) -> None:
+    def finish(self, sequences: Tensor, *, scores: Tensor | None = None, beam_indices: Tensor | None = None) -> None:
         """State the result, for strategies whose result is not simply the rows.
 
         Args:
@@ -221,15 +220,15 @@ class Session:
             scores: `[results]`, float32; a result's score.
             beam_indices: `[results, decoded]`: the row that each token was chosen in, -1 behind the end.
         """
-        self._finished_sequences = sequences
+        self.result = sequences
         self.beams = {"sequences_scores": scores, "beam_indices": beam_indices}
 
     # What the host calls ---------------------------------------------------------------------------
 
     def sequences(self) -> Tensor:
         """What has been decoded, `[rows, length]`, long, padded on the right."""
-        if self._finished_sequences is not None:
-            return self._finished_sequences
+        if self.result is not None:
+            return self.result
         if self.history.uniform is not None:
             return self.history.ids
         lengths = self.history.lengths
@@ -243,103 +242,10 @@ class Session:
         self.beside.append(engine)
         return engine
 
-    def advance(self, step: Step, tokens: Tensor, rows: Tensor | None) -> None:
-        """Every row takes one token, after row i has become `rows[i]`; called by `Step.commit`."""
-        history = self.history
-        if self.recorder.active:
-            scores = step.scores if self.recorder.scores is not None else None
-            self.recorder.step(step.logits, scores, self.engine.outputs)
-        if rows is not None:
-            history.select(rows)
-            self.chain.reorder(rows)
-            self.noise.select(rows)
-            self.engine.select(rows, True)
-            for one in self.stopping.others:
-                one.reorder(rows)
-        if self._ending and self.eos_token_ids and self.pad_token_id is not None:
-            tokens = tokens.where(self.unfinished, self.pad_token_id)
-        length = history.uniform
-        if length is None:
-            raise ValueError("rows differ in length: commit(tokens, counts=...) until they are level again")
-        history.reserve(length + 1)
-        history.tokens[:, length] = tokens
-        history.lengths = history.lengths + 1
-        history.uniform = length + 1
-        self.chain.accept(tokens)
-        self.noise.move(self.decoded)
-        if self._ending:
-            done = self.stopping.ends(tokens)
-            more = self.stopping.check(history) if self.stopping.others else None
-            for mask in (done, more):
-                if mask is not None:
-                    self.unfinished = self.unfinished & ~mask
-
     def foresee(self, logits: Tensor, taken: Tensor) -> None:
         """The next forward has been run by `Step.look`: `logits` `[rows, k, vocab]`, candidate `taken` `[rows]`."""
         self.engine.take(taken)
         self._foreseen = logits.gather(1, taken[:, None, None].expand(-1, 1, logits.shape[2]))[:, 0]
-
-    def advance_unevenly(self, step: Step, tokens: Tensor, counts: Tensor, walked: bool) -> None:
-        """Row i takes its first `counts[i]` of `tokens` `[rows, width]`; called by `Step.commit`."""
-        history, width = self.history, tokens.shape[1]
-        positions = torch.arange(width, device=self.device)
-        self._width = width
-        counts = counts.clamp(max=self.max_length - history.lengths).where(self.unfinished, 0)
-        history.write(tokens)
-        ended = self._first_done(tokens, counts)
-        if ended is not None:
-            stops = ended & (positions < counts[:, None])
-            first = torch.where(stops, positions, width).amin(1)
-            self.unfinished = self.unfinished & (first == width)
-            counts = torch.minimum(counts, first + 1)
-        if self.recorder.active:
-            columns = self.decoded[:, None] + positions
-            self.recorder.ragged(
-                step.each_logits, step.each_scores if self.recorder.scores is not None else step.each_logits,
-                columns, positions < counts[:, None], self.engine.outputs,
-            )  # fmt: skip
-        if self.chain.stateful:
-            last = tokens.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]
-            if walked:
-                self.chain.rollback((width - counts).clamp(max=width - 1))
-                self.chain.accept(last)
-            else:
-                for position in range(width):
-                    self.chain.accept(tokens[:, position])
-                self.chain.rollback(width - counts)
-        history.lengths = history.lengths + counts
-        self.unfinished = self.unfinished & (history.lengths < self.max_length)
-        history.bound = (history.uniform or history.bound) + width
-        history.uniform = None
-        self.engine.rewind(width - counts)
-        self.noise.move(self.decoded)
-        self._level()
-
-    def _level(self) -> None:
-        """On the host, notice that rows have one length again."""
-        if self._host:
-            shortest, longest = (int(x) for x in torch.aminmax(self.history.lengths))
-            self._bound(longest)
-            if shortest == longest:
-                self.history.uniform = shortest
-                self.engine.settle(shortest - 1)
-
-    def _bound(self, longest: int) -> None:
-        """The host learns that no row is longer than `longest`."""
-        self.history.bound = min(self.history.bound, longest)
-        self.engine.limit(longest - 1)
-
-    def _first_done(self, tokens: Tensor, counts: Tensor) -> Tensor | None:
-        """Which positions end their row, `[rows, width]`, bool; those that are not taken say nothing."""
-        done = self.stopping.ends(tokens)
-        if self.stopping.others:
-            columns: list[Tensor] = []
-            for position in range(tokens.shape[1]):
-                more = self.stopping.check(self.history.ahead(position + 1))
-                columns.append(more if more is not None else torch.zeros_like(self.unfinished))
-            stacked = torch.stack(columns, dim=1)
-            done = stacked if done is None else done | stacked
-        return done
 
     def _pending(self) -> Tensor:
         """What the next forward feeds: each row's last token and the draft, `[rows, 1 + k]`."""
@@ -349,90 +255,6 @@ class Session:
         else:
             last = history.tokens.gather(1, (history.lengths - 1)[:, None])
         return last if self._draft is None else torch.cat([last, self._draft], dim=1)
-
-    def _note_peak(self, raw: Tensor) -> None:
-        """Remember the largest logit, which is not finite where the model has failed."""
-        self._peak = raw.amax() if self._host else raw.flatten(1).amax(1)
-
-    def _conclude(self) -> bool:
-        """Close the step: stream, learn whether to stop. Returns whether the loop ends."""
-        uniform = self.history.uniform
-        stop_flag, self._stop = self._stop, None
-        full = uniform is not None and uniform >= self.max_length
-        if self._host:
-            self._check_peak_on_host()
-            if self.emitter is not None and self._ending:
-                self.emitter.advance(self.history, self.unfinished)
-            stop = full or (stop_flag is not None and bool(stop_flag))
-            stop = stop or (self._ending and not bool(self.unfinished.any()))
-        else:
-            stop = self._conclude_on_device(stop_flag, uniform) or full
-        late = self.stopping.late
-        if self.stopping.deadline is not None and self._agree is not None:
-            late = self._agree(late)
-        if self._peers is not None and not (stop or late):
-            self._peers(False)
-        return stop or late
-
-    def _conclude_on_device(self, stop_flag: Tensor | None, uniform: int | None) -> bool:
-        """Send this step's flags, read those of the step before."""
-        one = torch.ones((), dtype=torch.bool, device=self.device)
-        running = self.unfinished.any() if self._ending else one
-        if stop_flag is not None:
-            running = running & ~stop_flag
-        sound = self._peak.isfinite() if self._peak is not None and self.chain.keeps_nan else one[None]
-        bad_row = torch.where(sound.all(), -1, (~sound).long().argmax())
-        values = torch.stack([running.long(), bad_row, self.history.lengths.amax()])
-        carry = self.emitter is not None and self._ending
-        if carry:
-            values = torch.cat([values, self.history.ids[:, -1]])
-        before = self._flags.exchange(values)
-        if before is None:
-            return False
-        if int(before[1]) >= 0:
-            self._fail_on_numbers(int(before[1]))
-        if carry and self.emitter is not None:
-            self.emitter.put(before[3:])
-        if uniform is None:  # one step later rows are longer by at most what that step fed
-            self._bound(int(before[2]) + self._width)
-        if int(before[0]):
-            return False
-        self._undo()
-        return True
-
-    def flush(self) -> None:
-        """The loop has ended: hand the streamer what is still on its way from the device."""
-        if self.emitter is None:
-            return
-        if self._finished_sequences is not None:
-            self.emitter.reach(self._finished_sequences[:: max(1, len(self._finished_sequences) // self.inputs)], None)
-        else:
-            last = self._flags.last()
-            if last is not None and not self._undone:
-                self.emitter.put(last[3:])
-        self.emitter.end()
-
-    def _undo(self) -> None:
-        """Take back the step that was decoded before the host learned of the stop."""
-        if self.history.uniform is not None:
-            self.history.uniform -= 1
-            self.history.lengths = self.history.lengths - 1
-        self.recorder.undo()
-        self.noise.restore()
-        self._undone = True
-
-    def _check_peak_on_host(self) -> None:
-        if self._peak is not None and self.chain.keeps_nan and not bool(self._peak.isfinite()):
-            self._fail_on_numbers(None)
-
-    def _fail_on_numbers(self, row: int | None) -> None:
-        raise DecodingError(
-            "the model's logits are not numbers (NaN or infinite)"
-            + ("" if row is None else f" in row {row}")
-            + "; look for overflow in float16 (bfloat16 or float32 avoid it), for damaged weights, or set "
-            "remove_invalid_values=True to go on",
-            row=row,
-        )
 
     def _check_cancelled(self) -> None:
         cancelled = self._cancelled is not None and self._cancelled()
@@ -450,6 +272,10 @@ class Session:
             raise DecodingError(
                 f"the model's forward failed: {type(error).__name__}: {error}", step=max(self.step_index, 0)
             ) from error
+
+    def flush(self) -> None:
+        """The strategy has returned: hand the streamer what is left."""
+        self._conclusion.flush()
 
     def share_scores(self) -> None:
         """Let transformers' criteria see the recorded scores, as transformers passes them."""

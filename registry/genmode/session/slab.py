@@ -7,6 +7,7 @@ it and is hidden by the mask.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,8 +22,10 @@ class SlabLayer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(self, slab: Slab) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.slab = slab
+        self.keys: Tensor  # pyright: ignore[reportIncompatibleVariableOverride] - set before it is read
+        self.values: Tensor  # pyright: ignore[reportIncompatibleVariableOverride] - the same
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take storage of the shape `[rows, heads, *, width]` of these states."""
@@ -75,7 +78,8 @@ class Slab(Cache):
     """
 
     def __init__(self, layers: int, rows: int, capacity: int) -> None:
-        super().__init__(layers=[SlabLayer(self) for _ in range(layers)])
+        self.own = [SlabLayer(self) for _ in range(layers)]
+        super().__init__(layers=list(self.own))
         self.rows, self.capacity, self.stride = rows, capacity, 1
         self.start = 0
         self.slots: Tensor | None = None
@@ -96,7 +100,7 @@ class Slab(Cache):
         for index, view in enumerate(self._free):
             if tuple(view.shape) == shape and view.dtype == states.dtype:
                 return self._free.pop(index)
-        count = 2 * sum(not layer.is_initialized for layer in self.layers)
+        count = 2 * sum(not layer.is_initialized for layer in self.own)
         block = states.new_zeros((count, *shape))
         self.blocks.append(block)
         self._free = list(block[1:])
@@ -124,7 +128,7 @@ class Slab(Cache):
 
     def adopt(self, other: Slab) -> None:
         """Take the contents of a smaller slab of the same model and rows."""
-        for mine, theirs in zip(self.layers, other.layers, strict=True):
+        for mine, theirs in zip(self.own, other.own, strict=True):
             if theirs.is_initialized:
                 mine.lazy_initialization(theirs.keys, theirs.values)
                 mine.keys[:, :, : other.capacity] = theirs.keys
@@ -146,14 +150,14 @@ class Slab(Cache):
         for block in self.blocks:
             block[:, rows, :, targets] = block[:, rows, :, sources]
 
-    def _rebuild(self, change: Any) -> None:
-        views = {}
+    def _rebuild(self, change: Callable[[Tensor], Tensor]) -> None:
+        views: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             new = change(block)
             for old_view, new_view in zip(block, new, strict=True):
                 views[old_view.data_ptr()] = new_view
             self.blocks[index] = new
-        for layer in self.layers:
+        for layer in self.own:
             if layer.is_initialized:
                 layer.keys, layer.values = views[layer.keys.data_ptr()], views[layer.values.data_ptr()]
         self._free = [views[view.data_ptr()] for view in self._free]
@@ -161,8 +165,7 @@ class Slab(Cache):
     def export(self, length: int) -> Cache:
         """A plain transformers cache with the first `length` tokens of every row, sharing no storage."""
         cache = DynamicCache()
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.own):
             if layer.is_initialized:
                 cache.update(layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone(), index)
         return cache
-

@@ -87,7 +87,7 @@ class SlabEngine:
                     kwargs[key] = kwargs[key][:: self.copies]
         self.slab.start, self.slab.slots, self.slab.stride = 0, None, self.copies if dedupe else 1
         self.outputs = seam.prefill(self.model, ids, self.config, kwargs)
-        logits = self.outputs.logits[:, -1]
+        logits: Tensor = self.outputs.logits[:, -1]
         if dedupe:
             self.slab.stride = 1
             self.slab.spread(self.copies, self.prompt)
@@ -107,6 +107,7 @@ class SlabEngine:
     def forward(self, tokens: Tensor) -> Tensor:
         count = tokens.shape[1]
         self._grow(self.bound + count)
+        mask: Tensor | None
         if self.length is None:
             positions, mask = self._ragged(count)
             self.bound += count
@@ -119,7 +120,8 @@ class SlabEngine:
         self.outputs = self._call(tokens, positions, mask)
         if self.length is None and self.lengths is not None:
             self.lengths = self.lengths + count
-        return self.outputs.logits
+        logits: Tensor = self.outputs.logits
+        return logits
 
     def _contiguous_mask(self, start: int, end: int) -> Tensor | None:
         """None where the model's own causal mask says all there is to say."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import candidates
+from .commit import advance, advance_unevenly
 
 if TYPE_CHECKING:
     from .history import History
@@ -38,7 +39,19 @@ class Step:
             if there are none.
     """
 
-    __slots__ = ("_each", "_each_scores", "_look", "_raw", "_scores", "_session", "_walked", "committed", "draft", "index")
+    __slots__ = (
+        "_each",
+        "_each_scores",
+        "_look",
+        "_raw",
+        "_scores",
+        "_session",
+        "_walked",
+        "committed",
+        "draft",
+        "index",
+        "recorded",
+    )
 
     def __init__(self, session: Session, index: int, raw: Tensor, draft: Tensor | None) -> None:
         self._session, self.index, self._raw, self.draft = session, index, raw, draft
@@ -47,7 +60,7 @@ class Step:
         self._each_scores: Tensor | None = None
         self._look: Look | None = None
         self._walked = False
-        self.committed = False
+        self.committed = self.recorded = False
 
     @property
     def logits(self) -> Tensor:
@@ -207,13 +220,13 @@ class Step:
         if taken is not None:
             if self._look is None or rows is not None:
                 raise ValueError("commit(taken=...) follows look() and does not go with rows=")
-            self._session.advance(self, tokens, None)
+            advance(self._session, self, tokens, None)
             self._session.foresee(self._look.logits, taken)
         elif self.draft is None and counts is None:
-            self._session.advance(self, tokens, rows)
+            advance(self._session, self, tokens, rows)
         else:
             tokens = tokens if tokens.dim() == 2 else tokens[:, None]
             counts = torch.ones_like(tokens[:, 0]) if counts is None else counts
             if rows is not None:
                 raise ValueError("a step with a draft cannot reorder rows; commit(rows=...) takes one token a row")
-            self._session.advance_unevenly(self, tokens, counts, self._walked)
+            advance_unevenly(self._session, self, tokens, counts, self._walked)

@@ -15,10 +15,11 @@ from typing import Any
 
 import transformers
 
-from . import parameters, seam
-from .contract import Strategy
-from .errors import ParameterError
-from .registry import Registry, registry
+from .. import parameters, seam
+from ..contract import Component, Strategy
+from ..errors import ParameterError
+from ..registry import Registry, registry
+from ..watermarking import WatermarkingConfig
 
 OWN_ARGUMENTS = ("inputs", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "negative_prompt_ids",
                  "negative_prompt_attention_mask")  # fmt: skip
@@ -116,7 +117,8 @@ def build(
     assistant, assistant_tokenizer = kwargs.pop("assistant_model", None), kwargs.pop("assistant_tokenizer", None)
     synced = kwargs.pop("synced_gpus", None)
     own = {key: kwargs.pop(key) for key in OWN_ARGUMENTS if key in kwargs}
-    split = parameters.split(kwargs, flag_defaults(), model_inputs(model), host)
+    named_parts = named_components(host, strategy, processors, criteria, watermark)
+    split = parameters.split(kwargs, flag_defaults(), model_inputs(model), host, named_parts)
     given = dict(vars(generation_config)) if generation_config is not None else {}
     base = vars(model.generation_config)
     unknown_in_config(given, base, host)
@@ -124,13 +126,15 @@ def build(
 
     chosen, why = resolve(strategy if strategy is not None else flags.get("strategy"), flags, model, assistant, host)
     instance = chosen if isinstance(chosen, Strategy) else None
-    cls = type(instance) if instance is not None else chosen if isinstance(chosen, type) else host.get("strategies", chosen)
+    cls: type[Strategy]
+    if isinstance(chosen, str):
+        cls = host.get("strategies", chosen)
+    else:
+        cls = chosen if isinstance(chosen, type) else type(chosen)
     named = strategy is not None or flags.get("strategy") is not None
     implied = implied_flags(cls, kwargs, flags, named)
-    values = {key: implied.get(key, flags[key] if key in flags else None) for key in cls.Params.model_fields}
-    params = instance.params if instance is not None else parameters.build_params(
-        cls, {key: value for key, value in values.items() if value is not None}
-    )
+    values = {key: implied.get(key, flags.get(key)) for key in cls.Params.model_fields}
+    params = instance.params if instance is not None else build_params(host, cls, values)
     in_force = Flags(implied, kwargs, given, base)
     cls.validate(params, in_force)
 
@@ -140,7 +144,11 @@ def build(
         call["inputs"] = inputs
     if in_force["token_healing"]:
         heal(model, call, tokenizer)
-    watermarks = [] if watermark is None else [watermark]
+    configured = in_force["watermarking_config"]
+    own_scheme = isinstance(configured, WatermarkingConfig)
+    if own_scheme:
+        neutralise(config, call, "watermarking_config")
+    watermarks = [mark for mark in (watermark, configured if own_scheme else None) if mark is not None]
     return Request(
         model=model, registry=host, flags=in_force, strategy=cls, name=cls.name, why=why, params=params,
         plugin_values=plugin_values(split.parameters, given, base, host), call=call, config=config,
@@ -150,6 +158,28 @@ def build(
         assistant_tokenizer=assistant_tokenizer, compile=compile,
         synced=seam.is_synced(model) if synced is None else bool(synced),
     )  # fmt: skip
+
+
+def build_params(host: Registry, cls: type[Component], values: Mapping[str, Any]) -> Any:
+    """A component's parameters from those values that are set; errors name who provides it."""
+    info = host.provider(cls)
+    given = {key: value for key, value in values.items() if value is not None}
+    return parameters.build_params(cls, given, info.origin if info is not None else "")
+
+
+def named_components(host: Registry, *groups: Any) -> list[tuple[str, str]]:
+    """(kind, name) of the components that a call names: strategy, processors, criteria, watermark."""
+    found: list[tuple[str, str]] = []
+    for kinds, given in zip(PLACES, groups, strict=True):
+        for name in as_list(given):
+            if isinstance(name, str):
+                kind = next((k for k in kinds if name in {info.name for info in host.components(k)}), kinds[0])
+                found.append((kind, name))
+    return found
+
+
+PLACES = (("strategies",), ("processors", "watermarkers"), ("criteria",), ("watermarkers", "processors"))
+"""The kinds that each of the arguments strategy, processors, criteria and watermark may name."""
 
 
 def model_inputs(model: Any) -> frozenset[str]:
@@ -175,18 +205,22 @@ def unknown_in_config(given: Mapping[str, Any], base: Mapping[str, Any], host: R
         parameters.split(extra, flag_defaults(), frozenset(), host)
 
 
-def plugin_values(called: Mapping[str, Any], given: Mapping[str, Any], base: Mapping[str, Any], host: Registry) -> dict[str, Any]:
+def plugin_values(
+    called: Mapping[str, Any], given: Mapping[str, Any], base: Mapping[str, Any], host: Registry
+) -> dict[str, Any]:
     """Values of components' keys: those of the call, else those that the configs carry."""
     found: dict[str, Any] = {}
     for source in (base, given):
         for key, value in source.items():
-            if not key.startswith("_") and key not in flag_defaults() and key not in NOT_FLAGS and value is not None:
-                if source is given or host.owners(key):
-                    found[key] = value
+            foreign = not key.startswith("_") and key not in flag_defaults() and key not in NOT_FLAGS
+            if foreign and value is not None and (source is given or host.owners(key)):
+                found[key] = value
     return {**found, **called}
 
 
-def resolve(named: Any, flags: Flags, model: Any, assistant: Any, host: Registry) -> tuple[Any, str]:
+def resolve(
+    named: Any, flags: Flags, model: Any, assistant: Any, host: Registry
+) -> tuple[str | Strategy | type[Strategy], str]:
     """The strategy that serves a call, as a name, class or object, and why it does."""
     if isinstance(named, (str, Strategy)) or (isinstance(named, type) and issubclass(named, Strategy)):
         return named, "named by the call"
@@ -234,9 +268,7 @@ def _fits(cls: type[Strategy], key: str, value: Any) -> bool:
     return not (key == "num_beams" and value == 1)
 
 
-def prepare(
-    config: Any, base: Mapping[str, Any], flags: dict[str, Any], in_force: Flags
-) -> tuple[Any, dict[str, Any]]:
+def prepare(config: Any, base: Mapping[str, Any], flags: dict[str, Any], in_force: Flags) -> tuple[Any, dict[str, Any]]:
     """The config and keyword arguments for transformers, without the flags that are not its business."""
     flags = {key: value for key, value in flags.items() if key not in NEUTRAL}
     if config is None:
@@ -254,6 +286,13 @@ def prepare(
         elif base.get(key) not in (None, neutral):
             left[key] = neutral
     return config, left
+
+
+def neutralise(config: Any, call: dict[str, Any], key: str) -> None:
+    """Take a flag out of what transformers gets."""
+    call.pop(key, None)
+    if config is not None and getattr(config, key, None) is not None:
+        setattr(config, key, None)
 
 
 def heal(model: Any, call: dict[str, Any], tokenizer: Any) -> None:

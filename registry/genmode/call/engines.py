@@ -1,0 +1,67 @@
+"""Which engine runs a call: the fastest that the model and the inputs allow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .. import seam
+from ..session import graphs
+from ..session.engine import Engine
+from ..session.portable import PortableEngine
+from ..session.slab_engine import PLAIN_INPUTS, SlabEngine
+from .request import Request
+
+
+def open_engine(
+    request: Request, input_ids: Tensor, config: Any, kwargs: dict[str, Any], max_length: int
+) -> tuple[Engine, str]:
+    """The engine of a call, with what the strategy needs of it."""
+    needs = request.strategy.needs
+    if "hidden_states" in needs:
+        kwargs["output_hidden_states"] = True
+    if "attentions" in needs:
+        kwargs["output_attentions"] = True
+    return choose_engine(request.model, input_ids, config, kwargs, max_length, "rollback" in needs, request.compile)
+
+
+def choose_engine(
+    model: Any, input_ids: Tensor, config: Any, kwargs: dict[str, Any], max_length: int, rewinds: bool, compiled: bool
+) -> tuple[Engine, str]:
+    """The fastest engine that can run a model on prepared inputs, and why it is not a faster one."""
+    reason = seam.slab_obstacle(model, kwargs.get("past_key_values"), max_length)
+    if reason is None:
+        other = {k for k, v in kwargs.items() if v is not None} - PLAIN_INPUTS
+        if other:
+            reason = f"the call passes {', '.join(sorted(other))}"
+        elif not kwargs.get("use_cache", True):
+            reason = "use_cache is off"
+        elif config.prefill_chunk_size is not None:
+            reason = "the prompt is run in chunks"
+    if reason is not None:
+        return PortableEngine(model, input_ids, config, kwargs, rewinds), reason
+    copies = max(config.num_beams or 1, config.num_return_sequences or 1)
+    obstacle = graphs.obstacle(model, input_ids.device, bool(kwargs.get("output_attentions")))
+    if obstacle is None:
+        capacity = min(max_length, input_ids.shape[1] + 1024)
+        return graphs.GraphEngine(model, input_ids, config, kwargs, copies, capacity, compiled), ""
+    capacity = min(max_length, input_ids.shape[1] + 256)
+    return SlabEngine(model, input_ids, config, kwargs, copies, capacity), obstacle
+
+
+def open_beside(request: Request, model: Any, input_ids: Tensor, mask: Tensor, max_length: int) -> Engine:
+    """An engine for a second model or context, whose inputs transformers prepares as it does the first's."""
+
+    def catch(
+        own: Any, ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any, **kwargs: Any
+    ) -> Engine:
+        del own, logits_processor, stopping_criteria
+        kwargs.pop("synced_gpus", None)
+        rewinds = "rollback" in request.strategy.needs
+        return choose_engine(model, ids, generation_config, kwargs, max_length, rewinds, request.compile)[0]
+
+    engine: Engine = seam.plain_generate(model)(
+        input_ids, attention_mask=mask, max_length=max_length, do_sample=False, num_beams=1, custom_generate=catch
+    )
+    return engine

@@ -1,0 +1,204 @@
+"""From the inputs that transformers prepared to a result: builds the session, runs the strategy.
+
+`Loop` is the callable that goes to `model.generate(custom_generate=...)`. It carries what the callable
+form drops: streamer, tokenizer and the models beside the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import seam
+from ..contract import Stage, Strategy
+from ..errors import DecodingError, GenmodeError, ParameterError
+from ..plan import Part, Plan
+from ..session import Session
+from ..session.chain import Chain, Link
+from ..session.engine import Engine
+from ..session.history import History
+from ..session.outputs import Recorder
+from ..session.random import Noise, SeededNoise, TorchNoise, row_seeds, share_state
+from ..session.step import Step
+from ..session.stopping import Stopping
+from ..session.stream import Emitter
+from .criteria import build_stopping
+from .engines import open_beside, open_engine
+from .processors import build_links
+from .request import Request
+
+
+class Loop:
+    """Decodes one request, or plans it, when transformers calls it with the prepared inputs."""
+
+    def __init__(self, request: Request, plan_only: bool = False) -> None:
+        self.request, self.plan_only = request, plan_only
+
+    def __call__(
+        self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
+        inputs_tensor: Tensor | None = None, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Run the loop; the arguments are those of transformers' decoding methods."""
+        request = self.request
+        kwargs.pop("synced_gpus", None)
+        links = build_links(request, logits_processor)
+        stopping, others = build_stopping(request, stopping_criteria, generation_config, input_ids.device)
+        engine, why = open_engine(request, input_ids, generation_config, kwargs, stopping.max_length)
+        try:
+            if self.plan_only:
+                return make_plan(request, links, stopping, others, engine, why, input_ids)
+            session = open_session(
+                request, input_ids, inputs_tensor, generation_config, kwargs, links, stopping, engine
+            )
+            return decode(request, session, kwargs.get("encoder_outputs"))
+        finally:
+            engine.close()
+
+
+def make_plan(
+    request: Request, links: list[Link], stopping: Stopping, criteria: list[str], engine: Engine, why: str, ids: Tensor
+) -> Plan:
+    """The plan of a call that is not run."""
+    infos = [info for info in request.registry.components("strategies") if info.name == request.name]
+    origin = f"{infos[0].distribution} {infos[0].version}".strip() if infos else "this program"
+    return Plan(
+        strategy=request.name,
+        origin=origin,
+        why=request.why,
+        parameters=request.params.model_dump(),
+        processors=tuple(
+            Part(one.name, Stage(one.stage).name.lower(), repr(one.processor), one.origin) for one in links
+        ),
+        criteria=tuple(criteria),
+        engine=engine.name,
+        engine_why=why,
+        rows=ids.shape[0],
+        random="torch's generator" if request.seed is None else "a seed for each row",
+    )
+
+
+def open_session(
+    request: Request, input_ids: Tensor, inputs_tensor: Tensor | None, config: Any, kwargs: dict[str, Any],
+    links: list[Link], stopping: Stopping, engine: Engine,
+) -> Session:  # fmt: skip
+    """A session ready to run."""
+    model, device = request.model, input_ids.device
+    rows, prompt = input_ids.shape
+    copies = max(config.num_beams or 1, config.num_return_sequences or 1)
+    inputs = rows // copies
+    width = min(stopping.max_length, prompt + 4096)
+    tokens = torch.zeros(rows, width, dtype=torch.long, device=device)
+    tokens[:, :prompt] = input_ids
+    mask = kwargs.get("decoder_attention_mask" if model.config.is_encoder_decoder else "attention_mask")
+    starts = torch.zeros(rows, dtype=torch.long, device=device)
+    if mask is not None and mask.dim() == 2 and mask.shape[1] == prompt:
+        starts = (mask == 0).long().cumprod(1).sum(1).to(device)
+    history = History(tokens, torch.full((rows,), prompt, device=device), starts, prompt, prompt)
+    world = seam.tensor_parallel_size(model)
+    noise: Noise
+    if request.seed is None:
+        if world > 1:
+            share_state(device)
+        noise = TorchNoise(rows, device)
+    else:
+        noise = SeededNoise(row_seeds(request.seed, inputs, copies, device))
+    emitter = None
+    if request.streamer is not None:
+        beams = (config.num_beams or 1) > 1
+        if beams and (config.num_return_sequences or 1) > 1:
+            raise ParameterError("a streamer takes one result for each input; leave out num_return_sequences")
+        emitter = Emitter(request.streamer, input_ids[::copies] if beams else input_ids)
+    relay = request.registry.hooks()
+    _, pad = seam.special_tokens(config)
+    cancel = request.cancel
+    text = model.config.get_text_config(decoder=True)
+    session = Session(
+        model=model, tokenizer=request.tokenizer, config=config, engine=engine, history=history, chain=Chain(links),
+        stopping=stopping, noise=noise, recorder=Recorder(config, model.config.is_encoder_decoder), emitter=emitter,
+        inputs=inputs, pad_token_id=pad, vocab_size=int(text.vocab_size),
+        encoder_input_ids=inputs_tensor if model.config.is_encoder_decoder else None,
+        cancelled=cancel.is_set if cancel is not None else None,
+        agree=_agreement(device) if world > 1 else None,
+        peers=(lambda finished: seam.peers_unfinished(model, finished, device)) if request.synced else None,
+        drafts="rollback" in request.strategy.needs,
+        open_beside=lambda other, ids, mask, longest: open_beside(request, other, ids, mask, longest),
+        observe=(lambda s, step: _observe(relay, s, step)) if relay.has("genmode_session_step") else None,
+    )  # fmt: skip
+    session.chain.begin(session)
+    for one in stopping.others:
+        one.begin(session)
+    session.share_scores()
+    return session
+
+
+def _observe(relay: Any, session: Session, step: Step) -> None:
+    relay.call("genmode_session_step", session=session, step=step)
+
+
+def _agreement(device: torch.device) -> Callable[[bool], bool]:
+    """All processes of a tensor-parallel group take the first one's word."""
+
+    def agree(value: bool) -> bool:
+        carrier = torch.tensor([value], dtype=torch.uint8, device=device)
+        torch.distributed.broadcast(carrier, 0)
+        return bool(carrier.item())
+
+    return agree
+
+
+def decode(request: Request, session: Session, encoder: Any) -> Any:
+    """Run the strategy and return the result; what was decoded survives an error.
+
+    Raises:
+        DecodingError: with what was decoded so far and the original error as its cause.
+    """
+    strategy: Strategy = request.strategy(request.params)
+    relay = request.registry.hooks()
+    failure: BaseException | None = None
+    try:
+        with torch.no_grad(), seam.decode_mode(session.model):
+            if relay.has("genmode_session_begin"):
+                relay.call("genmode_session_begin", session=session)
+            strategy.decode(session, request.params)
+            session.flush()
+        return session.recorder.result(session.sequences(), encoder, cached(session), session.beams)
+    except DecodingError as error:
+        failure = _completed(error, session)
+        raise
+    except (GenmodeError, torch.OutOfMemoryError, KeyboardInterrupt) as error:
+        failure = error
+        error.sequences = session.sequences()  # type: ignore[union-attr]
+        raise
+    except Exception as error:
+        failure = error
+        raise _completed(
+            DecodingError(
+                f"strategy {request.name!r} failed at step {session.step_index}: {type(error).__name__}: {error}",
+                component=request.name,
+            ),
+            session,
+        ) from error
+    finally:
+        for engine in session.beside:
+            engine.close()
+        session.chain.reset()
+        for one in session.stopping.others:
+            one.reset()
+        if relay.has("genmode_session_end"):
+            relay.call("genmode_session_end", session=session, error=failure)
+
+
+def cached(session: Session) -> Any:
+    """The cache for the output class, if there will be one."""
+    return session.engine.cache() if session.recorder.returns_dict else None
+
+
+def _completed(error: DecodingError, session: Session) -> DecodingError:
+    if error.sequences is None:
+        error.sequences = session.sequences()
+    if error.step is None:
+        error.step = session.step_index
+    return error

@@ -1,0 +1,106 @@
+"""The processors of a call, in order: transformers' own or their equals, those of keys, and the caller's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from ..contract import LogitsProcessor
+from ..errors import ParameterError
+from ..session.chain import Link, TransformersProcessor, link, ordered
+from ..watermarking import WatermarkingConfig
+from .request import Request, build_params, named_components
+
+OWN_RANK = 1000
+"""Rank of processors that transformers does not build: behind those of the same stage that it does."""
+
+
+def build_links(request: Request, prepared: Sequence[Any]) -> list[Link]:
+    """The processors of the call in order: transformers', those that keys switch on, and the caller's."""
+    adopters = adopters_of(request)
+    links: list[Link] = []
+    for rank, processor in enumerate(prepared):
+        native = next(
+            (one for cls in adopters.get(type(processor).__name__, ()) if (one := cls.adopt(processor)) is not None),
+            None,
+        )
+        origin = "transformers" if type(processor).__module__.startswith("transformers.") else "the caller"
+        links.append(link(native or TransformersProcessor(processor), rank, origin))
+    for key_owner, values in switched_on(request).items():
+        links.append(
+            link(key_owner(build_params(request.registry, key_owner, values)), OWN_RANK, _origin(request, key_owner))
+        )
+    for contributed in request.registry.hooks().contributions("genmode_processors", request):
+        links.append(link(as_processor(request, contributed), OWN_RANK, "a hook plugin"))
+    for contributed in request.registry.hooks().contributions("genmode_watermarkers", request):
+        links.append(link(as_processor(request, contributed), OWN_RANK, "a hook plugin"))
+    for given in request.processors:
+        mine = link(as_processor(request, given), OWN_RANK, "the caller")
+        twins = [one for one in links if _same(one, mine)]
+        rank = twins[0].rank if twins else OWN_RANK
+        links = [one for one in links if one not in twins]
+        links.append(Link(mine.name, mine.stage, rank, mine.processor, mine.origin))
+    return ordered(links)
+
+
+def _same(one: Link, other: Link) -> bool:
+    if isinstance(one.processor, TransformersProcessor) and isinstance(other.processor, TransformersProcessor):
+        return (
+            inspect.isclass(type(one.processor.call))
+            and type(one.processor.call) is type(other.processor.call)
+            and (not inspect.isroutine(one.processor.call))
+        )
+    return one.name == other.name
+
+
+def _origin(request: Request, cls: type) -> str:
+    info = request.registry.provider(cls)
+    return f"{info.distribution} {info.version}".strip() if info is not None else "this program"
+
+
+def adopters_of(request: Request) -> dict[str, list[type[LogitsProcessor]]]:
+    """genmode's own processors that stand in for transformers classes, by the name of the class."""
+    found: dict[str, list[type[LogitsProcessor]]] = {}
+    for info in request.registry.components("processors"):
+        if info.distribution == "genmode" and info.state in ("discovered", "loaded"):
+            cls = request.registry.get("processors", info.name)
+            for name in cls.replaces:
+                found.setdefault(name, []).append(cls)
+    return found
+
+
+def switched_on(request: Request) -> dict[type[LogitsProcessor], dict[str, Any]]:
+    """Processors that a key of the call or of a config switches on, with their values."""
+    chosen: dict[type[LogitsProcessor], dict[str, Any]] = {}
+    for key, value in request.plugin_values.items():
+        for info in request.registry.owners(key):
+            if info.kind not in ("processors", "watermarkers"):
+                continue
+            cls = request.registry.get(info.kind, info.name)
+            if issubclass(cls, LogitsProcessor) and cls.active == "set":
+                chosen.setdefault(cls, {})[key] = value
+    return chosen
+
+
+def as_processor(request: Request, given: Any) -> LogitsProcessor:
+    """What the caller means by a name, class, object, watermarking config or plain callable."""
+    if isinstance(given, str):
+        given = request.registry.get(*named_components(request.registry, None, given, None, None)[0])
+    if isinstance(given, type) and issubclass(given, LogitsProcessor):
+        values = {
+            k: request.flags[k]
+            for k in given.Params.model_fields
+            if k in request.flags and request.flags[k] is not None
+        }
+        values.update({k: v for k, v in request.plugin_values.items() if k in given.Params.model_fields})
+        return given(build_params(request.registry, given, values))
+    if isinstance(given, LogitsProcessor):
+        return given
+    if isinstance(given, WatermarkingConfig):
+        return as_processor(request, given.build())
+    if callable(given):
+        return TransformersProcessor(cast("Callable[..., Any]", given))
+    raise ParameterError(
+        f"{given!r} is no processor; give the name of one, a LogitsProcessor, or a callable (input_ids, scores) -> scores"
+    )

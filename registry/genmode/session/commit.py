@@ -1,0 +1,116 @@
+"""What a commit does to the rows: tokens, processors, cache, and which rows are done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .session import Session
+    from .step import Step
+
+
+def record(session: Session, step: Step) -> None:
+    """Record what the call returns of this step, if that was not done yet."""
+    if session.recorder.active and not step.recorded:
+        scores = step.scores if session.recorder.scores is not None else None
+        session.recorder.step(step.logits, scores, session.engine.outputs)
+    step.recorded = True
+
+
+def advance(session: Session, step: Step, tokens: Tensor, rows: Tensor | None) -> None:
+    """Every row takes one token, after row i has become `rows[i]`; called by `Step.commit`."""
+    history = session.history
+    record(session, step)
+    if rows is not None:
+        history.select(rows)
+        session.chain.reorder(rows)
+        session.noise.select(rows)
+        session.engine.select(rows, True)
+        for one in session.stopping.others:
+            one.reorder(rows)
+    if session.ending and session.eos_token_ids and session.pad_token_id is not None:
+        tokens = tokens.where(session.unfinished, session.pad_token_id)
+    length = history.uniform
+    if length is None:
+        raise ValueError("rows differ in length: commit(tokens, counts=...) until they are level again")
+    history.reserve(length + 1)
+    history.tokens[:, length] = tokens
+    history.lengths = history.lengths + 1
+    history.uniform = length + 1
+    session.chain.accept(tokens)
+    session.noise.move(session.decoded)
+    if session.ending:
+        done = session.stopping.ends(tokens)
+        more = session.stopping.check(history) if session.stopping.others else None
+        for mask in (done, more):
+            if mask is not None:
+                session.unfinished = session.unfinished & ~mask
+
+
+def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tensor, walked: bool) -> None:
+    """Row i takes its first `counts[i]` of `tokens` `[rows, width]`; called by `Step.commit`."""
+    history, width = session.history, tokens.shape[1]
+    positions = torch.arange(width, device=session.device)
+    session.fed = width
+    counts = counts.clamp(max=session.max_length - history.lengths).where(session.unfinished, 0)
+    history.write(tokens)
+    ended = _first_done(session, tokens)
+    if ended is not None:
+        stops = ended & (positions < counts[:, None])
+        first = torch.where(stops, positions, width).amin(1)
+        session.unfinished = session.unfinished & (first == width)
+        counts = torch.minimum(counts, first + 1)
+    if session.recorder.active:
+        columns = session.decoded[:, None] + positions
+        session.recorder.ragged(
+            step.each_logits, step.each_scores if session.recorder.scores is not None else step.each_logits,
+            columns, positions < counts[:, None], session.engine.outputs,
+        )  # fmt: skip
+    if session.chain.stateful:
+        last = tokens.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]
+        if walked:
+            session.chain.rollback((width - counts).clamp(max=width - 1))
+            session.chain.accept(last)
+        else:
+            for position in range(width):
+                session.chain.accept(tokens[:, position])
+            session.chain.rollback(width - counts)
+    history.lengths = history.lengths + counts
+    session.unfinished = session.unfinished & (history.lengths < session.max_length)
+    history.bound = (history.uniform or history.bound) + width
+    history.uniform = None
+    session.engine.rewind(width - counts)
+    session.noise.move(session.decoded)
+    _level(session)
+
+
+def _level(session: Session) -> None:
+    """On the host, notice that rows have one length again."""
+    if session.device.type == "cpu":
+        shortest, longest = (int(x) for x in torch.aminmax(session.history.lengths))
+        bound(session, longest)
+        if shortest == longest:
+            session.history.uniform = shortest
+            session.engine.settle(shortest - 1)
+
+
+def bound(session: Session, longest: int) -> None:
+    """The host learns that no row is longer than `longest`."""
+    session.history.bound = min(session.history.bound, longest)
+    session.engine.limit(longest - 1)
+
+
+def _first_done(session: Session, tokens: Tensor) -> Tensor | None:
+    """Which positions end their row, `[rows, width]`, bool; those that are not taken say nothing."""
+    done = session.stopping.ends(tokens)
+    if session.stopping.others:
+        columns: list[Tensor] = []
+        for position in range(tokens.shape[1]):
+            more = session.stopping.check(session.history.ahead(position + 1))
+            columns.append(more if more is not None else torch.zeros_like(session.unfinished))
+        stacked = torch.stack(columns, dim=1)
+        done = stacked if done is None else done | stacked
+    return done

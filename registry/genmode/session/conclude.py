@@ -1,0 +1,142 @@
+"""The end of a step: is the loop over, are the numbers sound, what may be streamed.
+
+On the CPU all of this is known at once. From a device it comes one step late, so that the host never waits
+for work that it has just queued; what was decoded meanwhile is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import DecodingError
+from .commit import bound
+from .stopping import Flags
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+class Conclusion:
+    """Closes the steps of one session.
+
+    Args:
+        session: the session.
+        drafts: whether rows may take different numbers of tokens; streaming them asks the device each step.
+        agree: makes all processes of a tensor-parallel group take the first one's word; None if alone.
+        peers: tells the processes of a sharded model whether this one is done, and returns whether any is
+            not; None if alone.
+    """
+
+    def __init__(
+        self, session: Session, drafts: bool, agree: Callable[[bool], bool] | None, peers: Callable[[bool], bool] | None
+    ) -> None:
+        self.session, self.agree, self.peers = session, agree, peers
+        self.host = session.device.type == "cpu"
+        self.carries = session.emitter is not None and not drafts
+        self.flags = Flags(session.device, 3 + (session.rows if self.carries else 0))
+        self.peak: Tensor | None = None
+        self.undone = False
+
+    def note(self, raw: Tensor) -> None:
+        """Remember the largest logits, which are not finite where the model has failed."""
+        if self.session.chain.keeps_nan:
+            self.peak = raw.amax() if self.host else raw.flatten(1).amax(1)
+
+    def reached(self) -> bool:
+        """Whether the loop ends with the step that was just committed.
+
+        Raises:
+            DecodingError: the model's logits are not numbers.
+        """
+        session = self.session
+        stop_flag, session.stop_flag = session.stop_flag, None
+        uniform = session.history.uniform
+        stop = self._on_host(stop_flag) if self.host else self._on_device(stop_flag, uniform)
+        stop = stop or (uniform is not None and uniform >= session.max_length)
+        late = session.stopping.late
+        if session.stopping.deadline is not None and self.agree is not None:
+            late = self.agree(late)
+        if self.peers is not None and not (stop or late):
+            self.peers(False)
+        return stop or late
+
+    def wait_for_peers(self, forward: Callable[[], object]) -> None:
+        """Keep running forwards, as the processes of a sharded model must, until all are done."""
+        while self.peers is not None and self.peers(True):
+            forward()
+
+    def _on_host(self, stop_flag: Tensor | None) -> bool:
+        session = self.session
+        if self.peak is not None and not bool(self.peak.isfinite()):
+            raise unsound(None)
+        if session.emitter is not None and session.ending:
+            session.emitter.advance(session.history, session.unfinished)
+        if stop_flag is not None and bool(stop_flag):
+            return True
+        return session.ending and not bool(session.unfinished.any())
+
+    def _on_device(self, stop_flag: Tensor | None, uniform: int | None) -> bool:
+        """Send this step's flags, read those of the step before."""
+        session = self.session
+        one = torch.ones((), dtype=torch.bool, device=session.device)
+        running = session.unfinished.any() if session.ending else one
+        if stop_flag is not None:
+            running = running & ~stop_flag
+        sound = one[None] if self.peak is None else self.peak.isfinite()
+        bad_row = torch.where(sound.all(), -1, (~sound).long().argmax())
+        values = torch.stack([running.long(), bad_row, session.history.lengths.amax()])
+        if self.carries:
+            values = torch.cat([values, session.history.ids[:, -1]])
+        before = self.flags.exchange(values)
+        if session.emitter is not None and session.ending and not self.carries:
+            session.emitter.advance(session.history, session.unfinished)
+        if before is None:
+            return False
+        if int(before[1]) >= 0:
+            raise unsound(int(before[1]))
+        if self.carries and session.ending and session.emitter is not None:
+            session.emitter.put(before[3:])
+        if uniform is None:  # one step later rows are longer by at most what that step fed
+            bound(session, int(before[2]) + session.fed)
+        if int(before[0]):
+            return False
+        self._undo()
+        return True
+
+    def _undo(self) -> None:
+        """Take back the step that was decoded before the host learned of the stop."""
+        session = self.session
+        self.undone = True
+        session.noise.restore()
+        if session.history.uniform is not None:  # rows of different lengths take nothing once they are done
+            session.history.uniform -= 1
+            session.history.lengths = session.history.lengths - 1
+            session.recorder.undo()
+
+    def flush(self) -> None:
+        """The loop has ended: hand the streamer what is still on its way."""
+        session = self.session
+        if session.emitter is None:
+            return
+        if session.result is not None:
+            session.emitter.reach(session.result[:: max(1, len(session.result) // session.inputs)], None)
+        elif self.carries:
+            last = self.flags.last()
+            if last is not None and not self.undone:
+                session.emitter.put(last[3:])
+        session.emitter.end()
+
+
+def unsound(row: int | None) -> DecodingError:
+    """The error for logits that are not numbers."""
+    return DecodingError(
+        "the model's logits are not numbers (NaN or infinite)"
+        + ("" if row is None else f" in row {row}")
+        + "; look for overflow in float16 (bfloat16 or float32 avoid it), for damaged weights, or set "
+        "remove_invalid_values=True to go on",
+        row=row,
+    )

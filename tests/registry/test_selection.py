@@ -1,0 +1,58 @@
+"""Selection without a sort agrees with torch's sort."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from genmode import selection
+
+KINDS = ["normal", "ties", "masked", "equal", "one end"]
+
+
+def scores_of(kind: str, rows: int, vocab: int) -> Tensor:
+    generator = torch.Generator().manual_seed(rows * vocab)
+    scores = torch.randn(rows, vocab, generator=generator)
+    if kind == "ties":
+        scores = scores.round()
+    elif kind == "masked":
+        scores = scores.masked_fill(torch.rand(rows, vocab, generator=generator) < 0.99, -torch.inf)
+    elif kind == "equal":
+        scores = torch.zeros_like(scores)
+    elif kind == "one end":
+        scores = scores.sort(-1).values
+    return scores
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("vocab", [1, 50, 4096, 5003, 8192])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_agrees_with_torch(kind: str, vocab: int, rows: int) -> None:
+    scores = scores_of(kind, rows, vocab)
+    for k in (1, 2, 64, 160, 161, 2000, vocab):
+        if k > vocab:
+            continue
+        values, ids = selection.highest(scores, k)
+        assert torch.equal(values, scores.topk(k).values)
+        assert torch.equal(scores.gather(-1, ids), values)
+        assert all(len(set(row)) == k for row in ids.tolist())
+        assert torch.equal(selection.kth_highest(scores, k), values[:, -1:])
+    assert torch.equal(selection.ascending(scores), scores.sort(-1).values)
+    wanted = torch.sort(scores.abs(), dim=-1, stable=True).indices
+    assert torch.equal(selection.order_of(scores.abs()), wanted)
+    assert selection.count_above(scores, -torch.inf) == int((scores > -torch.inf).sum(-1).max())
+
+
+def test_reads_slices_where_they_lie() -> None:
+    scores = scores_of("normal", 4, 10_000)[1:3, 100:9000]
+    assert torch.equal(selection.highest(scores, 20)[0], scores.topk(20).values)
+    assert torch.equal(selection.highest(scores, 900)[0], scores.topk(900).values)
+    assert torch.equal(selection.ascending(scores), scores.sort(-1).values)
+
+
+def test_nan_counts_as_highest_as_in_torch() -> None:
+    scores = scores_of("normal", 1, 6000)
+    scores[0, 77] = torch.nan
+    for k in (5, 500):
+        assert selection.highest(scores, k)[1][0, 0] == 77
