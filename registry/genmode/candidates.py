@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from .contract import LogitsProcessor
     from .session import History
 
-__all__ = ["Candidates", "FullNoise", "GeneratorNoise", "Narrowing", "PointNoise", "draw", "narrowing"]
+__all__ = ["Candidates", "FullNoise", "GeneratorNoise", "Narrowing", "PointNoise", "draw", "narrowing", "precise"]
 
 WIDTH = 4096
 """How many candidates a row gets where only the data tell how many are kept."""
+SMALL = 2048
+"""Vocabularies up to this size are handled whole on the CPU: there a sort costs less than care."""
 SPARE = 14
 """How many more than asked for are taken, so that scores equal to the last one are seen."""
 ROUNDING = 2.0**-17
@@ -78,8 +80,8 @@ class Candidates:
     def shares(self) -> Tensor:
         """The candidates' probabilities among all tokens not dropped; `[rows, k]`, float64, NaN in a masked row."""
         if self.dense is None:
-            return self.scores.double().softmax(-1)
-        return self.dense.softmax(-1).gather(-1, self.ids).double()
+            return precise(self.scores).softmax(-1)
+        return precise(self.dense.softmax(-1).gather(-1, self.ids))
 
     def error(self, shares: Tensor) -> Tensor | float:
         """Bound on the relative error of a sum of probabilities as the unfused chain computes it."""
@@ -126,7 +128,7 @@ class Candidates:
         """
         scores, ids, misfits, doubt = self.scores, self.ids, self.misfits, _either(self.doubt, doubt)
         if self.checked and self.dense is not None and self.vocab > scores.shape[-1]:
-            misfits = _either(misfits, kept[:, -1] & (scores[:, -1] > -torch.inf))
+            misfits = _either(misfits, ~(self.alive & ~kept).any(-1) & (scores[:, 0] > -torch.inf))
             if kept.shape[-1] > _WIDE and (last := int(kept.any(0).sum())) < kept.shape[-1]:
                 # the scores descend, so what is kept stands in front
                 front = slice(0, max(last, 1))
@@ -160,6 +162,11 @@ class Candidates:
         if torch.equal(reached, members):
             return None
         return (self.scores == lowest) & (reached & ~members).any(-1, keepdim=True)
+
+
+def precise(values: Tensor) -> Tensor:
+    """In float64, where the device has it."""
+    return values if values.device.type == "mps" else values.double()
 
 
 def _either(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -226,6 +233,10 @@ def draw(
     """
     chain = [cast(Narrowing, processor) for processor in processors_tail]
     on_cpu = scores.device.type == "cpu"
+    if on_cpu and scores.shape[-1] <= SMALL:
+        for processor in chain:
+            scores = processor.process(scores, history)
+        return scores.softmax(-1).div_(_full_noise(noise, scores)).argmax(-1)
     candidates: Candidates | None = None
     start = 0
     for place, processor in enumerate(chain):
@@ -252,6 +263,13 @@ def draw(
     return tokens
 
 
+def _full_noise(noise: PointNoise | FullNoise, like: Tensor) -> Tensor:
+    """Noise for the whole vocabulary, `[rows, vocab]`, drawn in one operation where a generator draws it."""
+    if isinstance(noise, GeneratorNoise):
+        return torch.empty_like(like).exponential_(generator=noise.generator)
+    return Field(noise, like).full()
+
+
 def _left(scores: Tensor) -> Candidates | None:
     """All that the processors before have left, if it is little."""
     count = count_above(scores, -torch.inf)
@@ -266,7 +284,7 @@ def _exactly(scores: Tensor, field: Field, rows: Tensor | None = None) -> Tensor
 def _among(candidates: Candidates, field: Field) -> tuple[Tensor, Tensor | None]:
     """The winner of each row, and in which rows it is not certain; None where nothing is checked."""
     # log(exp(score) / q), which is largest where the ratio is
-    ratios = candidates.scores.double().sub_(field.at(candidates.ids).log_())  # [rows, k]
+    ratios = precise(candidates.scores).sub(field.at(candidates.ids).log_())  # [rows, k]
     if not candidates.checked:
         return candidates.ids.gather(-1, ratios.argmax(-1, keepdim=True))[:, 0], None
     values, places = ratios.topk(min(2, ratios.shape[-1]))

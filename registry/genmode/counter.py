@@ -69,7 +69,7 @@ def _words_in_numpy(keys: Tensor, step: Tensor, places: Tensor) -> Words:
     # the same; numpy has unsigned words, and costs a fraction of torch's calls on few of them
     stream = keys.numpy().view(np.uint64) + step.numpy().view(np.uint64) * np.uint64(_STEP % 2**64)
     _mix(stream)
-    z = places.numpy().view(np.uint64) * np.uint64(_GAMMA % 2**64) + stream[:, None]
+    z: Words = places.numpy().view(np.uint64) * np.uint64(_GAMMA % 2**64) + stream[:, None]
     _mix(z)
     return z
 

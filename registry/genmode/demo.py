@@ -126,9 +126,7 @@ def _from_hub(console: Console) -> Path | None:
     console.print(f"{NAME} is in no cache; asking the Hub for {HUB_ID} at {HUB_REVISION[:8]}")
     try:
         # Without this, huggingface_hub tries for half a minute to reach a Hub that is not there.
-        with urllib.request.urlopen(
-            f"{constants.ENDPOINT}/{HUB_ID}/resolve/{HUB_REVISION}/config.json", timeout=5
-        ):
+        with urllib.request.urlopen(f"{constants.ENDPOINT}/{HUB_ID}/resolve/{HUB_REVISION}/config.json", timeout=5):
             pass
         return Path(snapshot_download(HUB_ID, **snapshot))
     except Exception as error:  # the wheel is the way out, whatever the Hub's reason

@@ -50,6 +50,8 @@ class Registry:
         self._lock = threading.RLock()
         self._current: Index | None = None
         self._warned: set[str] = set()
+        self.revision = 0
+        """Rises whenever what is offered may have changed, for those who keep what they derived from it."""
 
     @property
     def settings(self) -> Settings:
@@ -259,6 +261,7 @@ class Registry:
     def _arrange(self, found: Scan, former: Index | None) -> Index:
         known = {o.entry: o for s in former.slots.values() for o in s.offers} if former else {}
         offers = [known.get(entry) or Offer(entry) for entry in found.entries]
+        self.revision += 1
         self._current = arrange(found, [*offers, *self._registered.values()], self.settings)
         return self._current
 

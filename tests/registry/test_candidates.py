@@ -97,6 +97,7 @@ def unfused(chain: Sequence[genmode.LogitsProcessor], scores: Tensor, noise: Any
 @pytest.fixture(params=["as it is", "narrow"])
 def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Also with so few candidates that rows often need more."""
+    monkeypatch.setattr(candidates, "SMALL", 0)
     if request.param == "narrow":
         monkeypatch.setattr(candidates, "WIDTH", 9)
         monkeypatch.setattr(candidates, "SPARE", 1)
@@ -106,7 +107,7 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 @pytest.mark.parametrize("kind", ["plain", "flat", "steep", "ties", "bfloat16", "masked"])
 @pytest.mark.parametrize("chain", CHAINS, ids=repr)
 def test_same_tokens(chain: list[genmode.LogitsProcessor], kind: str, width: str) -> None:
-    for seed in range(12):
+    for seed in range(5):
         scores = scores_of(kind, seed, 300)
         noise = SeedNoise(ROWS, seed)
         begin(chain, seed)

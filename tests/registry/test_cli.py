@@ -134,9 +134,7 @@ class TestShow:
 
 class TestGenerate:
     def test_greedy_is_transformers_greedy(self, folder: str) -> None:
-        result = run(
-            "generate", "a b c", "--model", folder, "--greedy", "--max-new-tokens", "9", "--device", "cpu"
-        )
+        result = run("generate", "a b c", "--model", folder, "--greedy", "--max-new-tokens", "9", "--device", "cpu")
         assert result.exit_code == 0, result.output
         assert result.stdout == expected(folder, "a b c", max_new_tokens=9) + "\n"
 

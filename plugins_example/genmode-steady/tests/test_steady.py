@@ -93,9 +93,7 @@ def test_both_are_found_and_run(model: Any) -> None:
     greedy = genmode.generate(model, prompt, strategy="greedy_search", max_new_tokens=12)
     shut = genmode.generate(model, prompt, strategy="entropy_gate", gate_entropy=100.0, max_new_tokens=12)
     assert torch.equal(shut, greedy)
-    drawn = genmode.generate(
-        model, prompt, strategy="entropy_gate", gate_entropy=0.0, seed=1, max_new_tokens=12
-    )
+    drawn = genmode.generate(model, prompt, strategy="entropy_gate", gate_entropy=0.0, seed=1, max_new_tokens=12)
     assert not torch.equal(drawn, greedy)
     narrow = genmode.generate(
         model, prompt, do_sample=True, factual_p=1e-6, factual_floor=0.0, factual_sentence_ends=[7],

@@ -23,6 +23,10 @@ def open_engine(
         kwargs["output_hidden_states"] = True
     if "attentions" in needs:
         kwargs["output_attentions"] = True
+    cache = kwargs.get("past_key_values")
+    if cache is not None and cache is request.call.get("past_key_values"):  # the caller reads it afterwards
+        engine = PortableEngine(request.model, input_ids, config, kwargs, "rollback" in needs)
+        return engine, "the call brings a cache of its own"
     return choose_engine(request.model, input_ids, config, kwargs, max_length, "rollback" in needs, request.compile)
 
 

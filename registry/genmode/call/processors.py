@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from ..contract import LogitsProcessor
 from ..errors import ParameterError
+from ..registry import Registry
 from ..session.chain import Link, TransformersProcessor, link, ordered
 from ..watermarking import WatermarkingConfig
 from .request import Request, build_params, named_components
@@ -18,7 +20,7 @@ OWN_RANK = 1000
 
 def build_links(request: Request, prepared: Sequence[Any]) -> list[Link]:
     """The processors of the call in order: transformers', those that keys switch on, and the caller's."""
-    adopters = adopters_of(request)
+    adopters = adopters_of(request.registry)
     links: list[Link] = []
     for rank, processor in enumerate(prepared):
         native = next(
@@ -59,14 +61,23 @@ def _origin(request: Request, cls: type) -> str:
     return f"{info.distribution} {info.version}".strip() if info is not None else "this program"
 
 
-def adopters_of(request: Request) -> dict[str, list[type[LogitsProcessor]]]:
+_adopters: weakref.WeakKeyDictionary[Registry, tuple[int, dict[str, list[type[LogitsProcessor]]]]]
+_adopters = weakref.WeakKeyDictionary()
+
+
+def adopters_of(host: Registry) -> dict[str, list[type[LogitsProcessor]]]:
     """genmode's own processors that stand in for transformers classes, by the name of the class."""
+    known = _adopters.get(host)
+    if known is not None and known[0] == host.revision:
+        return known[1]
+    revision = host.revision
     found: dict[str, list[type[LogitsProcessor]]] = {}
-    for info in request.registry.components("processors"):
+    for info in host.components("processors"):
         if info.distribution == "genmode" and info.state in ("discovered", "loaded"):
-            cls = request.registry.get("processors", info.name)
+            cls = host.get("processors", info.name)
             for name in cls.replaces:
                 found.setdefault(name, []).append(cls)
+    _adopters[host] = (revision, found)
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -184,6 +185,16 @@ PLACES = (("strategies",), ("processors", "watermarkers"), ("criteria",), ("wate
 
 def model_inputs(model: Any) -> frozenset[str]:
     """Names that the model's forward, or an encoder's, may take."""
+    known = _inputs.get(type(model))
+    if known is None or known[0] is not type(model).forward:
+        known = _inputs[type(model)] = (type(model).forward, _model_inputs(model))
+    return known[1]
+
+
+_inputs: weakref.WeakKeyDictionary[type, tuple[Any, frozenset[str]]] = weakref.WeakKeyDictionary()
+
+
+def _model_inputs(model: Any) -> frozenset[str]:
     names = set(inspect.signature(model.forward).parameters) | {
         "input_ids", "inputs_embeds", "attention_mask", "decoder_input_ids", "decoder_attention_mask", "encoder_outputs",
         "position_ids", "past_key_values", "token_type_ids", "use_model_defaults", "trust_remote_code", "synced_gpus",

@@ -50,11 +50,7 @@ def examine(registry: Registry) -> dict[str, Any]:
             faults.append(str(error))
         components = [_line(info, contracts.get((info.kind, info.name))) for info in _all(registry)]
         faults += [str(fault) for fault in registry.faults()]
-    told = [
-        str(warning.message)
-        for warning in warned
-        if not any(str(warning.message) in fault for fault in faults)
-    ]
+    told = [str(warning.message) for warning in warned if not any(str(warning.message) in fault for fault in faults)]
     versions = {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES}
     faults += [f"{package} is not installed" for package, found in versions.items() if found is None]
     return {
@@ -63,9 +59,7 @@ def examine(registry: Registry) -> dict[str, Any]:
         "components": components,
         "faults": faults,
         "warnings": list(dict.fromkeys(told)),
-        "shadowed": [
-            f"{e.kind}:{e.name} of {e.distribution} {e.version} ({e.path})" for e in registry.shadowed()
-        ],
+        "shadowed": [f"{e.kind}:{e.name} of {e.distribution} {e.version} ({e.path})" for e in registry.shadowed()],
     }
 
 

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 KindOption = Annotated[
     str | None,
-    typer.Option(
-        "--kind", help="strategies, processors, criteria, watermarkers or hooks.", show_default=False
-    ),
+    typer.Option("--kind", help="strategies, processors, criteria, watermarkers or hooks.", show_default=False),
 ]
 BOUNDS = {
     "gt": ">",
@@ -33,9 +31,7 @@ BOUNDS = {
 """Attributes of pydantic's constraints, and how a reader writes them."""
 
 
-def list_components(
-    kind: KindOption = None, as_json: JsonOption = False, traceback: TracebackOption = False
-) -> None:
+def list_components(kind: KindOption = None, as_json: JsonOption = False, traceback: TracebackOption = False) -> None:
     """List the components of all plugins, importing none."""
     from ..registry import registry
 
@@ -102,10 +98,7 @@ def _parameter(params: type[Params], key: str) -> dict[str, Any]:
     field = params.model_fields[key]
     required = field.is_required()
     bounds = {
-        name: getattr(rule, name)
-        for rule in field.metadata
-        for name in BOUNDS
-        if getattr(rule, name, None) is not None
+        name: getattr(rule, name) for rule in field.metadata for name in BOUNDS if getattr(rule, name, None) is not None
     }
     return {
         "name": key,

@@ -46,9 +46,7 @@ def encode(prompt: str, tokenizer: Any, *, raw: bool) -> dict[str, Any]:
     if not raw and getattr(tokenizer, "chat_template", None):
         message = [{"role": "user", "content": prompt}]
         return dict(
-            tokenizer.apply_chat_template(
-                message, add_generation_prompt=True, return_tensors="pt", return_dict=True
-            )
+            tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt", return_dict=True)
         )
     encoded = dict(tokenizer(prompt, return_tensors="pt"))
     encoded.pop("token_type_ids", None)  # of encoders; generate() refuses them for most models
@@ -71,9 +69,7 @@ def _named(model: str, *, on_cpu: bool) -> tuple[Any, Any]:
             tokenizer: Any = AutoTokenizer.from_pretrained(model)
     except Exception as error:  # transformers raises nearly anything for what is no model
         kind = "folder" if Path(model).exists() else "name on the Hub, and no folder either"
-        raise GenmodeError(
-            f"no model could be loaded from {model!r}, a {kind}: {_first_line(error)}"
-        ) from error
+        raise GenmodeError(f"no model could be loaded from {model!r}, a {kind}: {_first_line(error)}") from error
     return loaded, tokenizer
 
 

@@ -35,9 +35,7 @@ def errors_in_one_line(traceback: bool) -> Generator[None]:
             raise
         message = " ".join(str(error).split())
         typer.echo(f"genmode: {message}", err=True)
-        wrong_use = isinstance(error, (ParameterError, UnknownComponentError)) or not isinstance(
-            error, GenmodeError
-        )
+        wrong_use = isinstance(error, (ParameterError, UnknownComponentError)) or not isinstance(error, GenmodeError)
         raise typer.Exit(WRONG_USE if wrong_use else FAILED) from error
 
 

@@ -35,12 +35,8 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
-SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="Seed of the random numbers.", show_default=False)
-]
-LengthOption = Annotated[
-    int, typer.Option("--max-new-tokens", min=1, help="Longest continuation, in tokens.")
-]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the random numbers.", show_default=False)]
+LengthOption = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest continuation, in tokens.")]
 SampleOption = Annotated[
     bool | None,
     typer.Option(
@@ -80,9 +76,7 @@ def generate(
         loaded, tokenizer = models.load(model, device)
         import genmode
 
-        inputs = {
-            key: value.to(loaded.device) for key, value in models.encode(text, tokenizer, raw=raw).items()
-        }
+        inputs = {key: value.to(loaded.device) for key, value in models.encode(text, tokenizer, raw=raw).items()}
         if not as_json:
             for piece in genmode.stream(loaded, tokenizer=tokenizer, **inputs, **options):
                 sys.stdout.write(piece)

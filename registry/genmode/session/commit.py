@@ -26,28 +26,29 @@ def advance(session: Session, step: Step, tokens: Tensor, rows: Tensor | None) -
     record(session, step)
     if rows is not None:
         history.select(rows)
+        session.unfinished = session.unfinished.index_select(0, rows)
         session.chain.reorder(rows)
         session.noise.select(rows)
         session.engine.select(rows, True)
         for one in session.stopping.others:
             one.reorder(rows)
-    if session.ending and session.eos_token_ids and session.pad_token_id is not None:
-        tokens = tokens.where(session.unfinished, session.pad_token_id)
+    if session.pads:
+        tokens = tokens.where(session.unfinished, session.pad_token_id or 0)
     length = history.uniform
     if length is None:
         raise ValueError("rows differ in length: commit(tokens, counts=...) until they are level again")
     history.reserve(length + 1)
     history.tokens[:, length] = tokens
-    history.lengths = history.lengths + 1
-    history.uniform = length + 1
+    history.level(length + 1)
     session.chain.accept(tokens)
-    session.noise.move(session.decoded)
+    session.noise.move(session)
     if session.ending:
         done = session.stopping.ends(tokens)
         more = session.stopping.check(history) if session.stopping.others else None
-        for mask in (done, more):
-            if mask is not None:
-                session.unfinished = session.unfinished & ~mask
+        if more is not None:
+            done = more if done is None else done | more
+        if done is not None and not session.surely_none(done):
+            session.finish_rows(done)
 
 
 def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tensor, walked: bool) -> None:
@@ -61,7 +62,7 @@ def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tenso
     if ended is not None:
         stops = ended & (positions < counts[:, None])
         first = torch.where(stops, positions, width).amin(1)
-        session.unfinished = session.unfinished & (first == width)
+        session.finish_rows(first < width)
         counts = torch.minimum(counts, first + 1)
     if session.recorder.active:
         columns = session.decoded[:, None] + positions
@@ -71,19 +72,18 @@ def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tenso
         )  # fmt: skip
     if session.chain.stateful:
         last = tokens.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]
-        if walked:
-            session.chain.rollback((width - counts).clamp(max=width - 1))
-            session.chain.accept(last)
-        else:
-            for position in range(width):
+        if session.pad_token_id is not None:
+            last = last.where(counts > 0, session.pad_token_id)
+        if not walked:
+            for position in range(width - 1):
                 session.chain.accept(tokens[:, position])
-            session.chain.rollback(width - counts)
-    history.lengths = history.lengths + counts
-    session.unfinished = session.unfinished & (history.lengths < session.max_length)
-    history.bound = (history.uniform or history.bound) + width
-    history.uniform = None
+        if width > 1:
+            session.chain.rollback((width - counts).clamp(max=width - 1))
+        session.chain.accept(last)
+    history.differ(history.lengths + counts, (history.uniform or history.bound) + width)
+    session.finish_rows(history.lengths >= session.max_length)
     session.engine.rewind(width - counts)
-    session.noise.move(session.decoded)
+    session.noise.move(session)
     _level(session)
 
 
@@ -93,7 +93,7 @@ def _level(session: Session) -> None:
         shortest, longest = (int(x) for x in torch.aminmax(session.history.lengths))
         bound(session, longest)
         if shortest == longest:
-            session.history.uniform = shortest
+            session.history.level(shortest)
             session.engine.settle(shortest - 1)
 
 

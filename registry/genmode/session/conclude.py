@@ -6,6 +6,7 @@ for work that it has just queued; what was decoded meanwhile is taken back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -42,9 +43,17 @@ class Conclusion:
         self.undone = False
 
     def note(self, raw: Tensor) -> None:
-        """Remember the largest logits, which are not finite where the model has failed."""
+        """Look at the largest logits, which are not finite where the model has failed.
+
+        Raises:
+            DecodingError: they are not finite, on the CPU; from a device, `reached` learns of it later.
+        """
         if self.session.chain.keeps_nan:
-            self.peak = raw.amax() if self.host else raw.flatten(1).amax(1)
+            if self.host:
+                if not math.isfinite(float(raw.amax())):
+                    raise unsound(None)
+            else:
+                self.peak = raw.flatten(1).amax(1)
 
     def reached(self) -> bool:
         """Whether the loop ends with the step that was just committed.
@@ -71,24 +80,23 @@ class Conclusion:
 
     def _on_host(self, stop_flag: Tensor | None) -> bool:
         session = self.session
-        if self.peak is not None and not bool(self.peak.isfinite()):
-            raise unsound(None)
         if session.emitter is not None and session.ending:
             session.emitter.advance(session.history, session.unfinished)
         if stop_flag is not None and bool(stop_flag):
             return True
-        return session.ending and not bool(session.unfinished.any())
+        return session.ending and session.some_done and not bool(session.unfinished.any())
 
     def _on_device(self, stop_flag: Tensor | None, uniform: int | None) -> bool:
         """Send this step's flags, read those of the step before."""
         session = self.session
         one = torch.ones((), dtype=torch.bool, device=session.device)
-        running = session.unfinished.any() if session.ending else one
+        running = session.unfinished.any() if session.ending and session.some_done else one
         if stop_flag is not None:
             running = running & ~stop_flag
         sound = one[None] if self.peak is None else self.peak.isfinite()
         bad_row = torch.where(sound.all(), -1, (~sound).long().argmax())
-        values = torch.stack([running.long(), bad_row, session.history.lengths.amax()])
+        longest = one.long() if uniform is not None else session.history.lengths.amax()
+        values = torch.stack([running.long(), bad_row, longest])
         if self.carries:
             values = torch.cat([values, session.history.ids[:, -1]])
         before = self.flags.exchange(values)
@@ -113,8 +121,7 @@ class Conclusion:
         self.undone = True
         session.noise.restore()
         if session.history.uniform is not None:  # rows of different lengths take nothing once they are done
-            session.history.uniform -= 1
-            session.history.lengths = session.history.lengths - 1
+            session.history.level(session.history.uniform - 1)
             session.recorder.undo()
 
     def flush(self) -> None:

@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-@dataclass(slots=True)
 class History:
     """What has been decoded.
 
     Attributes:
         tokens: `[rows, width]`, long; columns `[0, lengths[r])` are row r's tokens, prompt first with its
             left padding; what lies beyond is undefined.
-        lengths: `[rows]`, long, on the device of the tokens.
         starts: `[rows]`, long; columns before `starts[r]` are left padding.
         prompt: columns before this one are the prompt.
         uniform: the length that all rows share, where the host knows it: always, except while drafting.
+        bound: no row is longer than this.
     """
 
-    tokens: Tensor
-    lengths: Tensor
-    starts: Tensor
-    prompt: int
-    uniform: int | None
-    bound: int = 0
-    """No row is longer than this; kept by the session, which knows it without asking the device."""
+    __slots__ = ("_lengths", "bound", "prompt", "starts", "tokens", "uniform")
 
-    def __post_init__(self) -> None:
-        self.bound = max(self.bound, self.uniform or 0)
+    def __init__(
+        self, tokens: Tensor, lengths: Tensor | None, starts: Tensor, prompt: int, uniform: int | None, bound: int = 0
+    ) -> None:
+        """`lengths` may be None where `uniform` is given."""
+        self.tokens, self._lengths, self.starts, self.prompt = tokens, lengths, starts, prompt
+        self.uniform = uniform
+        self.bound = max(bound, uniform or 0)
+
+    @property
+    def lengths(self) -> Tensor:
+        """`[rows]`, long, on the device of the tokens."""
+        if self.uniform is not None:
+            return torch.full((self.tokens.shape[0],), self.uniform, device=self.tokens.device)
+        if self._lengths is None:
+            raise ValueError("rows have no lengths")
+        return self._lengths
+
+    def differ(self, lengths: Tensor, bound: int) -> None:
+        """From now on rows have their own lengths, `[rows]`, long, none above `bound`."""
+        self._lengths, self.uniform, self.bound = lengths, None, bound
+
+    def level(self, length: int) -> None:
+        """From now on every row has this length."""
+        self._lengths, self.uniform = None, length
+        self.bound = length
 
     @property
     def rows(self) -> int:
@@ -62,8 +77,9 @@ class History:
         """The same rows with the `count` tokens behind each row's last one taken as decoded."""
         if count == 0:
             return self
-        uniform = None if self.uniform is None else self.uniform + count
-        return History(self.tokens, self.lengths + count, self.starts, self.prompt, uniform, self.bound + count)
+        if self.uniform is not None:
+            return History(self.tokens, None, self.starts, self.prompt, self.uniform + count)
+        return History(self.tokens, self.lengths + count, self.starts, self.prompt, None, self.bound + count)
 
     def write(self, tokens: Tensor) -> None:
         """Put `tokens` `[rows, count]` behind each row's last token, without lengthening the rows."""
@@ -85,5 +101,6 @@ class History:
     def select(self, rows: Tensor) -> None:
         """Row i continues what row `rows[i]` was; `rows` is `[new rows]`, long."""
         self.tokens = self.tokens.index_select(0, rows)
-        self.lengths = self.lengths.index_select(0, rows)
+        if self._lengths is not None:
+            self._lengths = self._lengths.index_select(0, rows)
         self.starts = self.starts.index_select(0, rows)

@@ -63,7 +63,9 @@ class PortableEngine:
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self._alone:
-            return torch.cat([one.forward(tokens[i : i + 1]) for i, one in enumerate(self._alone)])
+            apart = torch.cat([one.forward(tokens[i : i + 1]) for i, one in enumerate(self._alone)])
+            self.outputs = join_outputs([one.outputs for one in self._alone])
+            return apart
         count = tokens.shape[1]
         kwargs = seam.extend_inputs(self.model, self.outputs, self.kwargs, count)
         self.ids = torch.cat([self.ids, tokens], dim=-1)
@@ -87,7 +89,7 @@ class PortableEngine:
             parts = []
             for candidate in range(count):
                 parts.append((self.forward(tokens[:, candidate : candidate + 1]), last_hidden(self.outputs)))
-                self._drop(1)
+                self.rewind(1)
             self._again = tokens
             states = [state for _, state in parts if state is not None]
             return torch.cat([logits for logits, _ in parts], 1), torch.cat(states, 1) if states else None
@@ -209,6 +211,24 @@ def last_hidden(outputs: Any) -> Tensor | None:
             found: Tensor = states[-1]
             return found
     return None
+
+
+def join_outputs(parts: list[Any]) -> Any:
+    """What the model returned for rows that it ran alone, as if it had run them together.
+
+    What differs in shape from row to row, as attentions do, is left out, and so are the caches.
+    """
+
+    def join(values: list[Any]) -> Any:
+        first = values[0]
+        if isinstance(first, tuple):
+            found = tuple(join(list(each)) for each in zip(*values, strict=True))
+            return None if any(one is None for one in found) else found
+        if isinstance(first, Tensor) and all(value.shape[1:] == first.shape[1:] for value in values):
+            return torch.cat(values)
+        return None
+
+    return ModelOutput({k: join([part[k] for part in parts]) for k in parts[0] if k not in seam.CACHE_NAMES})
 
 
 def pick_outputs(outputs: Any, rows: Tensor) -> Any:

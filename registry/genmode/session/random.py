@@ -7,13 +7,16 @@ drawn, so that a row's result does not depend on what else is in the batch, on t
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from .. import counter
 from ..candidates import GeneratorNoise
+
+if TYPE_CHECKING:
+    from .session import Session
 
 
 class Noise(Protocol):
@@ -27,8 +30,8 @@ class Noise(Protocol):
         """One number in [0, 1) for each row: `[rows]`, float32."""
         ...
 
-    def move(self, decoded: Tensor) -> None:
-        """The next numbers are for rows that have decoded `decoded` tokens, `[rows]`, long."""
+    def move(self, session: Session, offset: int = 0) -> None:
+        """The next numbers are for rows that have decoded `session.decoded + offset` tokens."""
         ...
 
     def select(self, rows: Tensor) -> None:
@@ -60,7 +63,7 @@ class TorchNoise(GeneratorNoise):
     def uniform(self) -> Tensor:
         return torch.rand(self.rows, device=self.device)
 
-    def move(self, decoded: Tensor) -> None:
+    def move(self, session: Session, offset: int = 0) -> None:
         """torch's generator knows no rows."""
 
     def select(self, rows: Tensor) -> None:
@@ -103,8 +106,8 @@ class SeededNoise:
         self.lane += 1
         return counter.uniform(self.keys, self.decoded, self.lane)
 
-    def move(self, decoded: Tensor) -> None:
-        self.decoded, self.lane = decoded, 0
+    def move(self, session: Session, offset: int = 0) -> None:
+        self.decoded, self.lane = session.decoded + offset, 0
 
     def select(self, rows: Tensor) -> None:
         self.keys = self.keys.index_select(0, rows)

@@ -77,6 +77,8 @@ class Session:
         self._foreseen: Tensor | None = None
         self.stop_flag: Tensor | None = None
         self.ending = True
+        self.pads = False
+        self.some_done = False
         self.fed = 1
         self._conclusion = Conclusion(self, drafts, agree, peers)
 
@@ -101,6 +103,7 @@ class Session:
                 cancellation end the loop.
         """
         self.ending = ending
+        self.pads = False
         raw = self._guard(self.engine.prefill)
         while True:
             self.step_index += 1
@@ -116,12 +119,16 @@ class Session:
                 self._observe(self, step)
             if self._conclusion.reached():
                 break
-            ready, self._foreseen = self._foreseen, None
-            raw = self._guard(self._forward) if ready is None else ready
+            raw = self._guard(self._forward)
         self._conclusion.wait_for_peers(self._forward)
 
     def _forward(self) -> Tensor:
-        return self.engine.forward(self._pending())
+        ready, self._foreseen = self._foreseen, None
+        if ready is None:
+            return self.engine.forward(self._pending())
+        if self._draft is None:
+            return ready
+        return torch.cat([ready[:, None], self.engine.forward(self._draft)], dim=1)
 
     def draft(self, tokens: Tensor) -> None:
         """Guess how rows continue: `[rows, k]`, long; the next forward runs the guesses as well.
@@ -272,6 +279,12 @@ class Session:
             raise DecodingError(
                 f"the model's forward failed: {type(error).__name__}: {error}", step=max(self.step_index, 0)
             ) from error
+
+    def finish_rows(self, done: Tensor) -> None:
+        """These rows, `[rows]`, bool, are done: they take padding from now on, where there is any."""
+        self.unfinished = self.unfinished & ~done
+        self.some_done = True
+        self.pads = self.ending and bool(self.eos_token_ids) and self.pad_token_id is not None
 
     def flush(self) -> None:
         """The strategy has returned: hand the streamer what is left."""

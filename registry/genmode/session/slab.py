@@ -38,13 +38,14 @@ class SlabLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         slab = self.slab
         if slab.slots is None:
-            end = slab.start + key_states.shape[2]
+            count = key_states.shape[2]
             keys, values = self.keys, self.values
             if slab.stride > 1:
                 keys, values = keys[:: slab.stride], values[:: slab.stride]
-            keys[:, :, slab.start : end] = key_states
-            values[:, :, slab.start : end] = value_states
-            return keys[:, :, :end], values[:, :, :end]
+            # narrow and copy_ cost the host half of what indexing does
+            keys.narrow(2, slab.start, count).copy_(key_states)
+            values.narrow(2, slab.start, count).copy_(value_states)
+            return keys.narrow(2, 0, slab.start + count), values.narrow(2, 0, slab.start + count)
         # Indexed by [rows, 1] and [rows, tokens], the middle axis (heads) comes last: [rows, tokens, heads, width].
         self.keys[slab.row_index, :, slab.slots] = key_states.transpose(1, 2)
         self.values[slab.row_index, :, slab.slots] = value_states.transpose(1, 2)

@@ -114,7 +114,7 @@ class SlabEngine:
         else:
             start, end = self.length, self.length + count
             self.slab.start, self.slab.slots = start, None
-            positions = self.positions[:, start:end]
+            positions = self.positions.narrow(1, start, count)
             mask = self._contiguous_mask(start, end)
             self.length = self.bound = end
         self.outputs = self._call(tokens, positions, mask)

@@ -149,7 +149,7 @@ class Step:
             scores, session = self.each_scores, self._session
             drawn: list[Tensor] = []
             for offset in range(scores.shape[1]):
-                session.noise.move(session.decoded + offset)
+                session.noise.move(session, offset)
                 drawn.append(candidates.draw([], scores[:, offset], session.history, session.noise))
             return torch.stack(drawn, dim=1)
         return torch.stack(self._walk(self._draw), dim=1)
@@ -171,7 +171,7 @@ class Step:
         session.history.write(self.draft)
         results: list[Tensor] = []
         for offset in range(each.shape[1]):
-            session.noise.move(session.decoded + offset)
+            session.noise.move(session, offset)
             results.append(function(each[:, offset].clone(), session.history.ahead(offset)))
             if offset < self.draft.shape[1]:
                 session.chain.accept(self.draft[:, offset])

@@ -32,9 +32,7 @@ class EntropyGate(genmode.Strategy):
     class Params(genmode.Params):
         """Parameters of `entropy_gate`."""
 
-        gate_entropy: float = Field(
-            1.0, ge=0, description="entropy in nats up to which a row is decoded greedily"
-        )
+        gate_entropy: float = Field(1.0, ge=0, description="entropy in nats up to which a row is decoded greedily")
 
     def decode(self, session: Session, params: Any) -> None:
         """Decode until all rows are done."""
