@@ -1,20 +1,21 @@
 """The fused end of a chain: temperature, truncation and the draw on a few candidates per row.
 
-Sampling needs the kept tokens alone, and nearly every truncation keeps few. So the end of the chain takes the
-highest scores of each row once, lets each processor narrow these candidates instead of masking the vocabulary,
-and draws among what is left:
+Sampling needs the kept tokens alone, and nearly every truncation keeps few. So the end of the chain takes
+the highest scores of each row once, lets each processor narrow these candidates instead of masking the
+vocabulary, and draws among what is left:
 
     token = argmax over the candidates of exp(score - best) / q,    q ~ Exp(1) per row and token
 
 This is what softmax and torch.multinomial(probs, 1) do, restricted to tokens that can win.
 
-The tokens are those of the unfused chain. Sums of float32 numbers differ in their last bits with the order of
-addition, so a token at the edge of a truncation may be kept in one order and dropped in another, and which of
-several equal scores a sort puts first is chance. Candidates therefore carry a doubt: a processor keeps a token
-that rounding might decide, and marks it. Where the token drawn is certain and wins clearly, no decision in
-doubt could change it; the rows where it is not (about one in a thousand) are done again by the unfused chain
-with the same noise. On accelerators nothing may wait for the device, so nothing is checked there: the same
-tokens up to the last bits of float32, and at most `SPARE` scores equal to the k-th highest are seen.
+The tokens are those of the unfused chain. Sums of float32 numbers differ in their last bits with the order
+of addition, so a token at the edge of a truncation may be kept in one order and dropped in another, and
+which of several equal scores a sort puts first is chance. Candidates therefore carry a doubt: a processor
+keeps a token that rounding might decide, and marks it. Where the token drawn is certain and wins clearly,
+no decision in doubt could change it; the rows where it is not (about one in a thousand) are done again by
+the unfused chain with the same noise. On accelerators nothing may wait for the device, so nothing is
+checked there: the same tokens up to the last bits of float32, and at most `SPARE` scores equal to the k-th
+highest are seen.
 
 A row whose every token is masked draws token 0.
 """
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 
 from .exponentials import Field, FullNoise, GeneratorNoise, PointNoise
-from .selection import count_above, highest
+from .selection import count_above, highest, leading
 
 if TYPE_CHECKING:
     from .contract import LogitsProcessor
@@ -62,6 +63,7 @@ class Candidates:
         checked: whether doubts are kept; False on accelerators.
         doubt: `[rows, k]`, bool, the candidates that rounding or a tie might drop; None if there are none.
         misfits: `[rows]`, bool, the rows whose tokens the unfused chain must find; None if there are none.
+        ragged: whether rows with fewer candidates than others are filled up with -inf, while `dense` is there.
     """
 
     scores: Tensor
@@ -71,6 +73,7 @@ class Candidates:
     checked: bool = False
     doubt: Tensor | None = None
     misfits: Tensor | None = None
+    ragged: bool = False
 
     @property
     def alive(self) -> Tensor:
@@ -128,7 +131,8 @@ class Candidates:
         """
         scores, ids, misfits, doubt = self.scores, self.ids, self.misfits, _either(self.doubt, doubt)
         if self.checked and self.dense is not None and self.vocab > scores.shape[-1]:
-            misfits = _either(misfits, ~(self.alive & ~kept).any(-1) & (scores[:, 0] > -torch.inf))
+            last_kept = kept[:, -1] & (scores[:, -1] > -torch.inf)
+            misfits = _either(misfits, ~(self.alive & ~kept).any(-1) if self.ragged else last_kept)
             if kept.shape[-1] > _WIDE and (last := int(kept.any(0).sum())) < kept.shape[-1]:
                 # the scores descend, so what is kept stands in front
                 front = slice(0, max(last, 1))
@@ -150,10 +154,12 @@ class Candidates:
         if doubt is None:
             return kept, None
         kept = kept & self.alive
-        tied = self._straddled(kept)
-        if bool(doubt.any()):
+        tied, doubtful = self._straddled(kept), bool(doubt.any())
+        if doubtful:
             tied = _either(tied, self._straddled(kept & ~doubt))
-        return (kept, doubt) if tied is None else (kept | tied, doubt | tied)
+        if tied is None:
+            return kept, doubt if doubtful else None
+        return kept | tied, doubt | tied
 
     def _straddled(self, members: Tensor) -> Tensor | None:
         """The candidates as good as the lowest member, where not all of them are members; `[rows, k]`, bool."""
@@ -210,8 +216,10 @@ def narrowing(processors: Sequence[LogitsProcessor]) -> int:
 
 
 def _begin(dense: Tensor, k: int) -> Candidates:
-    scores, ids = highest(dense, min(k, dense.shape[-1]))
-    return Candidates(scores, ids, dense.shape[-1], dense, checked=dense.device.type == "cpu")
+    """The k best tokens of each row, or about `WIDTH` if k is 0."""
+    vocab = dense.shape[-1]
+    scores, ids, ragged = (*highest(dense, min(k, vocab)), False) if k else leading(dense, WIDTH)
+    return Candidates(scores, ids, vocab, dense, checked=dense.device.type == "cpu", ragged=ragged)
 
 
 def draw(
@@ -246,7 +254,7 @@ def draw(
             scores, start = processor.process(scores, history), place + 1
         else:
             if candidates is None:
-                candidates = _begin(scores, processor.reach + SPARE if processor.reach else WIDTH)
+                candidates = _begin(scores, processor.reach + SPARE if processor.reach else 0)
             candidates = processor.narrow(candidates, history)
     if candidates is None and chain and on_cpu:
         candidates = _left(scores)
@@ -284,14 +292,13 @@ def _exactly(scores: Tensor, field: Field, rows: Tensor | None = None) -> Tensor
 def _among(candidates: Candidates, field: Field) -> tuple[Tensor, Tensor | None]:
     """The winner of each row, and in which rows it is not certain; None where nothing is checked."""
     # log(exp(score) / q), which is largest where the ratio is
-    ratios = precise(candidates.scores).sub(field.at(candidates.ids).log_())  # [rows, k]
+    ratios = precise(candidates.scores).sub(field.at(candidates.ids).log())  # [rows, k]
     if not candidates.checked:
         return candidates.ids.gather(-1, ratios.argmax(-1, keepdim=True))[:, 0], None
     values, places = ratios.topk(min(2, ratios.shape[-1]))
     first, place = values[:, 0], places[:, :1]
-    unsure = ~(first > -torch.inf)  # every token masked
-    if values.shape[-1] > 1:
-        unsure |= values[:, 1] >= first - _CLEAR
+    # true also where every token is masked
+    unsure = values[:, -1] >= first - _CLEAR if values.shape[-1] > 1 else first == -torch.inf
     for doubtful in (candidates.doubt, candidates.misfits):
         if doubtful is not None:
             unsure |= doubtful if doubtful.dim() == 1 else doubtful.gather(-1, place)[:, 0]

@@ -1,12 +1,13 @@
 """The noise of a draw, computed where it is needed.
 
-With one draw, torch.multinomial(p, 1) is argmax(p / q) with q = torch.empty_like(p).exponential_(). On the CPU
-that noise over the whole vocabulary costs more than all the rest of a sampling step. There torch computes it as
-q = -log(1 - u) from 53-bit uniform numbers u taken one after the other, and torch.rand in float64 takes the
-same numbers from the generator; so the logarithm can wait until it is known which tokens are left. That is how
-torch's CPU generator works, not something torch promises: it is tried once per process on a generator of its
-own, and where the numbers or the generator's state differ (builds that draw through MKL, other devices), the
-noise is drawn by `exponential_` itself. The global generator ends in the same state either way.
+With one draw, torch.multinomial(p, 1) is argmax(p / q) with q = torch.empty_like(p).exponential_(). On the
+CPU that noise over the whole vocabulary costs more than all the rest of a sampling step. There torch
+computes it as q = -log(1 - u) from 53-bit uniform numbers u taken one after the other, and torch.rand in
+float64 takes the same numbers from the generator; so the logarithm can wait until it is known which tokens
+are left. That is how torch's CPU generator works, not something torch promises: it is tried once per
+process on a generator of its own, and where the numbers or the generator's state differ (builds that draw
+through MKL, other devices), the noise is drawn by `exponential_` itself. The global generator ends in the
+same state either way.
 """
 
 from __future__ import annotations

@@ -24,6 +24,16 @@ _own: Any = transformers.generation.utils
 CACHE_NAMES = ("past_key_values", "cache_params", "state", "mems", "past_buckets_states")
 
 
+PACKED = "genmode_packed"
+"""The name of `genmode.session.attention.packed_sdpa`, which stands in for "sdpa" while a forward is captured."""
+
+
+def attention_name(model: Any) -> str:
+    """How the model computes attention, whether or not another thread captures it just now."""
+    name = str(model.config._attn_implementation)
+    return "sdpa" if name == PACKED else name
+
+
 def default_flags() -> dict[str, Any]:
     """Every key of transformers' generation config with its default in `generate`."""
     keys = {key: None for key in vars(GenerationConfig()) if not key.startswith("_")}
@@ -137,8 +147,8 @@ def slab_obstacle(model: Any, cache: Any, max_length: int) -> str | None:
         return "the call continues a cache"
     if not getattr(model, "_can_compile_fullgraph", False):
         return f"{type(model).__name__} reads lengths off its cache"
-    if model.config._attn_implementation not in ("sdpa", "eager"):
-        return f"attention {model.config._attn_implementation!r} takes no 4D mask"
+    if attention_name(model) not in ("sdpa", "eager"):
+        return f"attention {attention_name(model)!r} takes no 4D mask"
     devices = getattr(model, "hf_device_map", None)
     if devices and len(set(devices.values())) > 1:
         return "the model is spread over several devices"

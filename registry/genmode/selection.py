@@ -9,6 +9,8 @@ taken first is not specified, here as in torch.topk.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -58,33 +60,34 @@ def _few(scores: Tensor, k: int, blocks: int) -> tuple[Tensor, Tensor]:
     return values, torch.where(found < k * _BLOCK, ids, found - k * _BLOCK + whole)
 
 
-def leading(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def leading(scores: Tensor, most: int) -> tuple[Tensor, Tensor, bool]:
     """Some thousand of the highest scores of each row, however many are quick to find, in descending order.
 
-    Every score that is not returned is lower than all that are. Rows of fewer are filled up with -inf.
+    No score that is not returned is higher than one that is.
 
     Args:
         scores: `[rows, vocab]`, floating point.
         most: how many to return at most.
 
     Returns:
-        values `[rows, k]` of the dtype of scores, positions `[rows, k]` long; k is the fullest row's number.
+        values `[rows, k]` of the dtype of scores, positions `[rows, k]` long, and whether rows differ in their
+        number, those of fewer than k being filled up with -inf and position 0.
     """
     rows, vocab = scores.shape
     blocks = vocab // _BLOCK
-    if not _vectorised(scores) or 2 * blocks > most:
-        return highest(scores, min(most, vocab))
+    # were scores in random order, a block's maximum would be below the n-th score with chance exp(-n / blocks)
+    limit = int(blocks * math.exp(-0.6 * most / max(blocks, 1)))
+    if not _vectorised(scores) or limit < 8:
+        return *highest(scores, min(most, vocab)), False
     table = scores.detach()[:, : blocks * _BLOCK].unflatten(-1, (blocks, _BLOCK))
-    # were scores in random order, 1.2 of each block would be at least the 30th percentile of the maxima
-    limit = int(blocks * 0.3)
     lowest = np.partition(table.amax(-1).numpy(), limit, axis=-1)[:, limit, None]
     found = np.flatnonzero(scores.detach().numpy() >= lowest)
     if len(found) > rows * most:
-        return highest(scores, most)
+        return *highest(scores, most), False
     row, column = np.divmod(found, vocab)
     counts = np.bincount(row, minlength=rows)
     if counts.max() > most:
-        return highest(scores, most)
+        return *highest(scores, most), False
     place = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
     ids = torch.zeros(rows, int(counts.max()), dtype=torch.long)
     ids.numpy()[row, place] = column
@@ -92,7 +95,7 @@ def leading(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
     if rows > 1:
         values.masked_fill_(torch.arange(ids.shape[-1]) >= torch.from_numpy(counts)[:, None], -torch.inf)
     values, order = values.sort(-1, descending=True)
-    return values, ids.gather(-1, order)
+    return values, ids.gather(-1, order), True
 
 
 def kth_highest(scores: Tensor, k: int) -> Tensor:

@@ -52,7 +52,6 @@ class BeamSearch(genmode.Strategy):
         inputs, beams = session.inputs, params.num_beams
         keep = max(2, 1 + len(session.eos_token_ids)) * beams
         offset = torch.arange(inputs, device=session.device)[:, None] * beams
-        leading = torch.arange(keep, device=session.device) < beams
         running = torch.full((inputs, beams), MASKED, device=session.device)
         running[:, 0] = 0.0  # all beams of an input start equal, so only the first may continue
         finished = Finished(session, params)
@@ -62,7 +61,9 @@ class BeamSearch(genmode.Strategy):
             found, index = self.candidates(session, scores, keep)  # [inputs, keep]
             rows, tokens = index // session.vocab_size + offset, index % session.vocab_size
             ends = session.done_after(rows.view(-1), tokens.view(-1)).view(inputs, keep)
-            finished.offer(ends & leading, found, rows, tokens, trace.rows if trace else None)
+            finished.offer(  # only the best `beams` candidates may finish
+                ends[:, :beams], found[:, :beams], rows[:, :beams], tokens[:, :beams], trace.rows if trace else None
+            )
             if self.ranked and session.surely_none(ends):  # the best candidates come first
                 running, rows, tokens = found[:, :beams], rows[:, :beams], tokens[:, :beams]
             else:

@@ -33,10 +33,7 @@ class Finished:
     """The best finished hypotheses of each input.
 
     Attributes:
-        sequences: `[inputs, beams, max_length]`, long.
         scores: `[inputs, beams]`, float32, descending; -1e9 where there is none yet.
-        done: `[inputs, beams]`, bool.
-        lengths: `[inputs, beams]`, long: decoded tokens.
         trace: `[inputs, beams, decoded]`, int32: the row that each token was chosen in; None if not kept.
         open: `[inputs, 1]`, bool: whether an open hypothesis may still win.
     """
@@ -45,17 +42,32 @@ class Finished:
         inputs, beams, device = session.inputs, params.num_beams, session.device
         self.session, self.params, self.beams = session, params, beams
         fill = _fill(session)
-        self.sequences = torch.full((inputs, beams, session.max_length), fill, device=device)
-        self.sequences[:, :, : session.prompt_length] = session.history.ids.view(inputs, beams, -1)
+        # The last column holds how many tokens were decoded, so that sequence and length are picked as one.
+        self.records = torch.full((inputs, beams, session.max_length + 1), fill, device=device)
+        self.records[:, :, : session.prompt_length] = session.history.ids.view(inputs, beams, -1)
+        self.records[:, :, -1] = 0
         self.scores = torch.full((inputs, beams), MASKED, device=device)
-        self.done = torch.zeros(inputs, beams, dtype=torch.bool, device=device)
-        self.lengths = torch.zeros(inputs, beams, dtype=torch.long, device=device)
         self.open = torch.ones(inputs, 1, dtype=torch.bool, device=device)
         self.touched = False
         self.trace: Tensor | None = None
         if session.generation_config.return_dict_in_generate:
             size = session.max_length - session.prompt_length
             self.trace = torch.full((inputs, beams, size), -1, dtype=torch.int32, device=device)
+
+    @property
+    def sequences(self) -> Tensor:
+        """`[inputs, beams, max_length]`, long."""
+        return self.records[:, :, :-1]
+
+    @property
+    def lengths(self) -> Tensor:
+        """`[inputs, beams]`, long: decoded tokens."""
+        return self.records[:, :, -1]
+
+    @property
+    def done(self) -> Tensor:
+        """`[inputs, beams]`, bool: which places are taken."""
+        return self.scores > MASKED / 2
 
     def offer(self, ended: Tensor, scores: Tensor, rows: Tensor, tokens: Tensor, trace: Tensor | None) -> None:
         """Take in the candidates that `ended` `[inputs, n]`, bool, if they beat what is there.
@@ -69,23 +81,23 @@ class Finished:
             return
         self.touched = True
         inputs, count = ended.shape
-        length = self.session.history.ids.shape[1]
-        prompt = self.session.prompt_length
-        worth = scores / ((length + 1 - prompt) ** self.params.length_penalty)
-        full = self.done.all(-1, keepdim=True) & (self.params.early_stopping is True)
-        worth = worth + full * MASKED + ~self.open * MASKED + ~ended * MASKED
+        history, prompt = self.session.history.ids, self.session.prompt_length
+        length = history.shape[1]
+        allowed = ended & self.open
+        if self.params.early_stopping is True:
+            allowed = allowed & ~self.done.all(-1, keepdim=True)
+        worth = (scores / ((length + 1 - prompt) ** self.params.length_penalty)).where(allowed, MASKED)
         best = torch.cat([self.scores, worth], 1).topk(self.beams).indices  # [inputs, beams]
 
-        candidates = self.sequences.new_full((inputs, count, self.sequences.shape[2]), _fill(self.session))
-        candidates[:, :, :length] = self.session.history.ids[rows.view(-1)].view(inputs, count, length)
+        candidates = self.records.new_full((inputs, count, self.records.shape[2]), _fill(self.session))
+        candidates[:, :, :length] = history[rows]
         candidates[:, :, length] = tokens
-        self.sequences = _pick(self.sequences, candidates, best)
+        candidates[:, :, -1] = length + 1 - prompt
+        self.records = _pick(self.records, candidates, best)
         self.scores = _pick(self.scores, worth, best)
-        self.done = _pick(self.done, ended, best)
-        self.lengths = _pick(self.lengths, torch.full_like(rows, length + 1 - prompt), best)
         if self.trace is not None and trace is not None:
             traces = self.trace.new_full((inputs, count, self.trace.shape[2]), -1)
-            traces[:, :, : length - prompt] = trace[rows.view(-1), : length - prompt].view(inputs, count, -1)
+            traces[:, :, : length - prompt] = trace[rows][:, :, : length - prompt]
             traces[:, :, length - prompt] = rows.to(torch.int32)
             self.trace = _pick(self.trace, traces, best)
 
@@ -122,11 +134,11 @@ class Finished:
             # Any finished hypothesis comes before any open one; float64 keeps the order beside the large numbers.
             finished = self.scores.double().where(self.done, 2 * MASKED)
             best = torch.cat([finished, worth.double() + MASKED], 1).topk(beams).indices
-            open_ids = torch.full_like(self.sequences, _fill(session))
+            open_ids = torch.full_like(self.records, _fill(session))
             open_ids[:, :, :length] = session.history.ids.view(inputs, beams, length)
-            self.sequences = _pick(self.sequences, open_ids, best)
+            open_ids[:, :, -1] = length - prompt
+            self.records = _pick(self.records, open_ids, best)
             self.scores = _pick(self.scores, worth, best)
-            self.lengths = _pick(self.lengths, torch.full_like(self.lengths, length - prompt), best)
             if self.trace is not None and trace is not None:
                 open_trace = torch.full_like(self.trace, -1)
                 open_trace[:, :, : length - prompt] = trace[:, : length - prompt].view(inputs, beams, -1)

@@ -54,8 +54,15 @@ def choose_engine(
     return SlabEngine(model, input_ids, config, kwargs, copies, capacity), obstacle
 
 
-def open_beside(request: Request, model: Any, input_ids: Tensor, mask: Tensor, max_length: int) -> Engine:
-    """An engine for a second model or context, whose inputs transformers prepares as it does the first's."""
+def open_beside(
+    request: Request, model: Any, input_ids: Tensor, mask: Tensor, max_length: int, encoder: dict[str, Any] | None
+) -> Engine:
+    """An engine for a second model or context, whose inputs transformers prepares as it does the first's.
+
+    Args:
+        encoder: what the encoder has read, `inputs` and `attention_mask`, one for each row; a second model with
+            an encoder reads the same.
+    """
 
     def catch(
         own: Any, ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any, **kwargs: Any
@@ -65,7 +72,12 @@ def open_beside(request: Request, model: Any, input_ids: Tensor, mask: Tensor, m
         rewinds = "rollback" in request.strategy.needs
         return choose_engine(model, ids, generation_config, kwargs, max_length, rewinds, request.compile)[0]
 
+    inputs: dict[str, Any] = {"inputs": input_ids, "attention_mask": mask}
+    if model.config.is_encoder_decoder and encoder is not None:
+        inputs = {k: v.to(input_ids.device) for k, v in encoder.items() if v is not None}
+        inputs["decoder_input_ids"] = input_ids
+        inputs["decoder_start_token_id"] = int(input_ids[0, 0])  # else transformers puts its own in front
     engine: Engine = seam.plain_generate(model)(
-        input_ids, attention_mask=mask, max_length=max_length, do_sample=False, num_beams=1, custom_generate=catch
+        **inputs, max_length=max_length, do_sample=False, num_beams=1, num_return_sequences=1, custom_generate=catch
     )
     return engine

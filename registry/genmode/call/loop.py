@@ -6,6 +6,7 @@ form drops: streamer, tokenizer and the models beside the first.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from .. import seam
 from ..contract import Stage, Strategy
 from ..errors import DecodingError, GenmodeError, ParameterError
+from ..hooks import Relay
 from ..plan import Part, Plan
 from ..session import Session
 from ..session.chain import Chain, Link
@@ -115,6 +117,10 @@ def open_session(
     _, pad = seam.special_tokens(config)
     cancel = request.cancel
     text = model.config.get_text_config(decoder=True)
+    encoder = None
+    if model.config.is_encoder_decoder and inputs_tensor is not None:
+        read = inputs_tensor.repeat_interleave(rows // inputs_tensor.shape[0], 0)
+        encoder = {"inputs": read, "attention_mask": kwargs.get("attention_mask")}
     session = Session(
         model=model, tokenizer=request.tokenizer, config=config, engine=engine, history=history, chain=Chain(links),
         stopping=stopping, noise=noise, recorder=Recorder(config, model.config.is_encoder_decoder), emitter=emitter,
@@ -124,12 +130,10 @@ def open_session(
         agree=_agreement(device) if world > 1 else None,
         peers=(lambda finished: seam.peers_unfinished(model, finished, device)) if request.synced else None,
         drafts="rollback" in request.strategy.needs,
-        open_beside=lambda other, ids, mask, longest: open_beside(request, other, ids, mask, longest),
+        open_beside=lambda other, ids, mask, longest: open_beside(request, other, ids, mask, longest, encoder),
+        assistant_model=request.assistant_model, assistant_tokenizer=request.assistant_tokenizer,
         observe=(lambda s, step: _observe(relay, s, step)) if relay.has("genmode_session_step") else None,
     )  # fmt: skip
-    session.chain.begin(session)
-    for one in stopping.others:
-        one.begin(session)
     session.share_scores()
     return session
 
@@ -160,6 +164,10 @@ def decode(request: Request, session: Session, encoder: Any) -> Any:
     failure: BaseException | None = None
     try:
         with torch.no_grad(), seam.decode_mode(session.model):
+            session.chain.begin(session)
+            session.stopping.begin(session)
+            if session.emitter is not None:
+                session.emitter.begin()
             if relay.has("genmode_session_begin"):
                 relay.call("genmode_session_begin", session=session)
             strategy.decode(session, request.params)
@@ -182,13 +190,30 @@ def decode(request: Request, session: Session, encoder: Any) -> Any:
             session,
         ) from error
     finally:
-        for engine in session.beside:
-            engine.close()
-        session.chain.reset()
-        for one in session.stopping.others:
-            one.reset()
-        if relay.has("genmode_session_end"):
-            relay.call("genmode_session_end", session=session, error=failure)
+        close(session, relay, failure)
+
+
+def close(session: Session, relay: Relay, failure: BaseException | None) -> None:
+    """End everything that has begun, whatever fails on the way.
+
+    Raises:
+        GenmodeError: the first thing that failed; if the call has failed already, a warning says it instead.
+    """
+    endings = [*(engine.close for engine in session.beside), *session.chain.endings(), *session.stopping.endings()]
+    if relay.has("genmode_session_end"):
+        endings.append(lambda: relay.call("genmode_session_end", session=session, error=failure))
+    troubles: list[GenmodeError] = []
+    for ending in endings:
+        try:
+            ending()
+        except GenmodeError as error:
+            troubles.append(error)
+    if troubles and failure is None:
+        trouble = troubles.pop(0)
+        trouble.sequences = session.sequences()  # type: ignore[attr-defined]
+        raise trouble
+    for trouble in troubles:
+        warnings.warn(f"after the call had failed, {trouble}", RuntimeWarning, stacklevel=2)
 
 
 def cached(session: Session) -> Any:

@@ -23,12 +23,8 @@ def build_links(request: Request, prepared: Sequence[Any]) -> list[Link]:
     adopters = adopters_of(request.registry)
     links: list[Link] = []
     for rank, processor in enumerate(prepared):
-        native = next(
-            (one for cls in adopters.get(type(processor).__name__, ()) if (one := cls.adopt(processor)) is not None),
-            None,
-        )
         origin = "transformers" if type(processor).__module__.startswith("transformers.") else "the caller"
-        links.append(link(native or TransformersProcessor(processor), rank, origin))
+        links.append(link(native(processor, adopters), rank, origin))
     for key_owner, values in switched_on(request).items():
         links.append(
             link(key_owner(build_params(request.registry, key_owner, values)), OWN_RANK, _origin(request, key_owner))
@@ -38,7 +34,10 @@ def build_links(request: Request, prepared: Sequence[Any]) -> list[Link]:
     for contributed in request.registry.hooks().contributions("genmode_watermarkers", request):
         links.append(link(as_processor(request, contributed), OWN_RANK, "a hook plugin"))
     for given in request.processors:
-        mine = link(as_processor(request, given), OWN_RANK, "the caller")
+        made = as_processor(request, given)
+        if isinstance(made, TransformersProcessor):
+            made = native(made.call, adopters)
+        mine = link(made, OWN_RANK, "the caller")
         twins = [one for one in links if _same(one, mine)]
         rank = twins[0].rank if twins else OWN_RANK
         links = [one for one in links if one not in twins]
@@ -79,6 +78,12 @@ def adopters_of(host: Registry) -> dict[str, list[type[LogitsProcessor]]]:
                 found.setdefault(name, []).append(cls)
     _adopters[host] = (revision, found)
     return found
+
+
+def native(processor: Any, adopters: dict[str, list[type[LogitsProcessor]]]) -> LogitsProcessor:
+    """genmode's own equal of a transformers processor, or that one as it is."""
+    equals = (cls.adopt(processor) for cls in adopters.get(type(processor).__name__, ()))
+    return next((one for one in equals if one is not None), None) or TransformersProcessor(processor)
 
 
 def switched_on(request: Request) -> dict[type[LogitsProcessor], dict[str, Any]]:

@@ -137,7 +137,8 @@ def build(
     values = {key: implied.get(key, flags.get(key)) for key in cls.Params.model_fields}
     params = instance.params if instance is not None else build_params(host, cls, values)
     in_force = Flags(implied, kwargs, given, base)
-    cls.validate(params, in_force)
+    beside = {"model": model, "tokenizer": tokenizer, "assistant_model": assistant, "assistant_tokenizer": assistant_tokenizer}
+    cls.validate(params, Flags(beside, implied, kwargs, given, base))
 
     config, call = prepare(generation_config, base, {**split.flags, **implied}, in_force)
     call.update(own, **split.inputs)
@@ -245,10 +246,13 @@ def resolve(
     reasons = [
         f"{key}={flags[key]!r}" for key in
         ("num_beams", "do_sample", "num_beam_groups", "penalty_alpha", "dola_layers", "force_words_ids", "constraints",
-         "prompt_lookup_num_tokens", "assistant_early_exit") if flags[key] not in (None, False, 1)
+         "prompt_lookup_num_tokens", "assistant_early_exit") if flags[key] not in (None, False, 1) or flags[key] is True
     ]  # fmt: skip
-    if name == "assisted_generation" and assistant is None and flags["prompt_lookup_num_tokens"] is not None:
-        name = "prompt_lookup"
+    if name == "assisted_generation":
+        if flags.get("use_mtp") or flags.get("speculation_type"):
+            name = "multi_token_prediction"
+        elif assistant is None and flags["prompt_lookup_num_tokens"] is not None and not flags["assistant_early_exit"]:
+            name = "prompt_lookup"
     return name, f"transformers' mode for {', '.join(reasons)}" if reasons else "transformers' mode without flags"
 
 

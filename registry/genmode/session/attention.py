@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
-NAME = "genmode_packed"
+from ..seam import PACKED as NAME
 
 
 def packed_sdpa(
@@ -72,3 +73,5 @@ def _configs(model: Any) -> Iterator[Any]:
 
 
 AttentionInterface.register(NAME, packed_sdpa)
+# Another thread may prepare a mask while this one captures.
+AttentionMaskInterface.register(NAME, sdpa_mask)

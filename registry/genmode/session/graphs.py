@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import seam
 from .attention import packed_attention
 from .portable import last_hidden
 from .slab import Slab
@@ -103,10 +104,16 @@ def fingerprint(model: Any, compiled: bool) -> tuple[Any, ...]:
     """What captured forwards of the model depend on, besides the values of its weights."""
     tensors = tuple((t.data_ptr(), t.dtype) for group in (model.parameters(), model.buffers()) for t in group)
     modules = tuple(
-        (type(m), m.training, m.__dict__.get("_disable_adapters"), str(m.__dict__.get("_active_adapter")))
+        (
+            type(m),
+            m.training,
+            id(m.__dict__.get("forward")),
+            m.__dict__.get("_disable_adapters"),
+            str(m.__dict__.get("_active_adapter")),
+        )  # fmt: skip
         for m in model.modules()
     )
-    return (hash(tensors), hash(modules), model.config._attn_implementation, compiled)
+    return (hash(tensors), hash(modules), seam.attention_name(model), compiled)
 
 
 def obstacle(model: Any, device: torch.device, attentions: bool) -> str | None:
@@ -117,8 +124,11 @@ def obstacle(model: Any, device: torch.device, attentions: bool) -> str | None:
         return "output_attentions keeps what graphs overwrite"
     if model.training:
         return "the model is in training mode"
-    if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
-        return "modules have forward hooks, which a replay would not run"
+    for module in model.modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            # transformers' own hooks only pick up hidden states, which a capture keeps
+            if not (getattr(hook, "__module__", None) or "").startswith("transformers.utils.output_capturing"):
+                return "modules have forward hooks, which a replay would not run"
     return None
 
 
@@ -214,12 +224,13 @@ class GraphEngine(SlabEngine):
         limit = FIRST
         while limit < self.bound + tokens.shape[1]:
             limit *= 2
-        key = (kind, tokens.shape[1], min(limit, bench.capacity), self.padded, tuple(sorted(self.extra)))
+        level = self.length is not None
+        key = (kind, tokens.shape[1], min(limit, bench.capacity), level, self.padded, tuple(sorted(self.extra)))
         return bench.graphs.get(key) or self._capture(bench, key, tokens)
 
     def _body(self, bench: Workbench, tokens: Tensor, key: tuple[Any, ...], call: Callable[..., Any]) -> Any:
         """One forward at each row's own length; advances the lengths unless it looks at candidates."""
-        kind, count, limit = key[:3]
+        kind, count, limit, level = key[:4]
         slots = bench.lengths[:, None] + bench.columns[:count]
         positions = slots
         seen = bench.columns[:limit]
@@ -229,7 +240,7 @@ class GraphEngine(SlabEngine):
             mask = (seen < positions[:, None, :, None]) | (seen == slots[:, None, :, None])
         if self.padded:
             mask = mask & bench.visible[:, None, None, :limit]
-        bench.slab.slots, bench.slab.limit = slots, limit
+        bench.slab.slots, bench.slab.limit = slots[0] if level else slots, limit
         outputs = call(
             input_ids=tokens, position_ids=positions + bench.shift[:, None], attention_mask=self._mask(mask),
             past_key_values=bench.slab, use_cache=True, logits_to_keep=count, **self.extra,

@@ -7,13 +7,15 @@ drawn, so that a row's result does not depend on what else is in the batch, on t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .. import counter
 from ..candidates import GeneratorNoise
+from ..errors import ParameterError
 
 if TYPE_CHECKING:
     from .session import Session
@@ -143,18 +145,27 @@ def share_state(device: torch.device) -> None:
         generator.set_state(carrier.cpu())
 
 
-def row_seeds(seed: int | list[int], inputs: int, copies: int, device: torch.device) -> Tensor:
+def row_seeds(seed: Any, inputs: int, copies: int, device: torch.device) -> Tensor:
     """A seed for each row, `[inputs * copies]`, long.
 
     One number serves every input, so that an input's result does not depend on its place in the batch; the
     copies that `num_return_sequences` or beams make of an input are told apart.
 
+    Args:
+        seed: an integer, or a list, tuple or tensor with one for each input.
+
     Raises:
-        ValueError: if the list has not one number for each input.
+        ParameterError: it is no integer and no list with one for each input.
     """
-    numbers = [seed] * inputs if isinstance(seed, int) else list(seed)
+    if isinstance(seed, Tensor):
+        seed = seed.tolist()
+    numbers: list[Any] = list(seed) if isinstance(seed, (list, tuple)) else [seed] * inputs
+    if not all(isinstance(number, Integral) for number in numbers):
+        raise ParameterError(f"seed={seed!r}: give an integer, or a list with one for each of the {inputs} inputs")
     if len(numbers) != inputs:
-        raise ValueError(f"seed has {len(numbers)} numbers for {inputs} inputs; give one number, or one for each input")
-    base = torch.tensor([n & (2**62 - 1) for n in numbers], dtype=torch.long).repeat_interleave(copies)
+        raise ParameterError(
+            f"seed has {len(numbers)} numbers for {inputs} inputs; give one number, or one for each input"
+        )
+    base = torch.tensor([int(n) & (2**62 - 1) for n in numbers], dtype=torch.long).repeat_interleave(copies)
     copy = torch.arange(copies).repeat(inputs)
     return (base * 0x9E3779B1 + copy * 0x85EBCA77).to(device)

@@ -46,6 +46,10 @@ class SlabLayer(CacheLayerMixin):
             keys.narrow(2, slab.start, count).copy_(key_states)
             values.narrow(2, slab.start, count).copy_(value_states)
             return keys.narrow(2, 0, slab.start + count), values.narrow(2, 0, slab.start + count)
+        if slab.slots.dim() == 1:  # the same slots in every row
+            self.keys.index_copy_(2, slab.slots, key_states)
+            self.values.index_copy_(2, slab.slots, value_states)
+            return self.keys[:, :, : slab.limit], self.values[:, :, : slab.limit]
         # Indexed by [rows, 1] and [rows, tokens], the middle axis (heads) comes last: [rows, tokens, heads, width].
         self.keys[slab.row_index, :, slab.slots] = key_states.transpose(1, 2)
         self.values[slab.row_index, :, slab.slots] = value_states.transpose(1, 2)
@@ -73,7 +77,8 @@ class Slab(Cache):
 
     Attributes:
         start: length that all rows share before the forward, for contiguous writes.
-        slots: `[rows, tokens]`, long: where each new token goes; None to write behind `start`.
+        slots: `[rows, tokens]`, long: where each new token goes; `[tokens]` if in every row alike; None to
+            write behind `start`.
         limit: columns that a forward with `slots` sees.
         stride: a forward without `slots` runs every `stride`-th row; see `spread`.
     """

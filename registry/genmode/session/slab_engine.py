@@ -47,7 +47,7 @@ class SlabEngine:
         self.length: int | None = self.prompt
         self.bound = self.prompt
         self.copies = copies
-        self.eager = model.config._attn_implementation == "eager"
+        self.eager = seam.attention_name(model) == "eager"
         layers = model.config.get_text_config(decoder=True).num_hidden_layers
         self.slab = self._make_slab(layers, max(capacity, self.prompt + 1))
         self.extra = {k: v for k, v in self.kwargs.items() if k.startswith("output_")}

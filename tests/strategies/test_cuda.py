@@ -1,0 +1,202 @@
+"""The session on a CUDA device: the same tokens, no waiting in the loop, no stale graph. Skipped without one."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+import genmode
+from genmode.session import graphs
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+TOKENS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+SMALL: dict[str, Any] = {
+    "vocab_size": 100, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "initializer_range": 0.3, **TOKENS,
+}  # fmt: skip
+TRANSFORMERS_MODES: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "penalty": {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3},
+    "sample": {"do_sample": True, "temperature": 0.8, "top_k": 20, "top_p": 0.9},
+    "several": {"do_sample": True, "num_return_sequences": 3, "min_p": 0.05},
+    "beams": {"num_beams": 4, "num_return_sequences": 2, "early_stopping": True},
+    "beam_sample": {"num_beams": 3, "do_sample": True},
+}
+OWN_MODES: dict[str, dict[str, Any]] = {
+    "prompt_lookup": {"prompt_lookup_num_tokens": 4},
+    "contrastive": {"penalty_alpha": 0.6, "top_k": 4},
+    "dola": {"dola_layers": "low", "repetition_penalty": 1.2},
+    "groups": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+}
+
+
+def make(name: str) -> Any:
+    torch.manual_seed(0)
+    if name == "gpt2":
+        config = GPT2Config(vocab_size=100, n_embd=64, n_layer=3, n_head=4, initializer_range=0.3, **TOKENS)
+        return GPT2LMHeadModel(config).cuda().eval()
+    if name == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(**SMALL)).cuda().eval()
+    return LlamaForCausalLM(LlamaConfig(**SMALL)).cuda().eval()
+
+
+def padded(batch: int) -> dict[str, torch.Tensor]:
+    ids = torch.randint(3, 100, (batch, 9), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(ids)
+    if batch > 1:
+        ids[1, :3], mask[1, :3] = 0, 0
+    return {"input_ids": ids.cuda(), "attention_mask": mask.cuda()}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize("mode", TRANSFORMERS_MODES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_tokens_and_generator_state_equal_transformers(family: str, mode: str, batch: int) -> None:
+    model, inputs, flags = make(family), padded(batch), TRANSFORMERS_MODES[mode]
+    for length in (12, 600):
+        torch.manual_seed(7)
+        expected = model.generate(**inputs, max_new_tokens=length, **flags)
+        drawn = torch.rand(1, device="cuda")
+        torch.manual_seed(7)
+        got = genmode.generate(model, **inputs, max_new_tokens=length, **flags)
+        assert torch.equal(got, expected)
+        assert torch.equal(torch.rand(1, device="cuda"), drawn)
+    assert genmode.explain(model, **inputs, max_new_tokens=12, **flags).engine == "graph"
+
+
+@pytest.mark.filterwarnings("ignore:dola_layers")
+@pytest.mark.parametrize("mode", OWN_MODES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_tokens_equal_those_of_the_cpu(mode: str, batch: int) -> None:
+    model, inputs, flags = make("llama"), padded(batch), OWN_MODES[mode]
+    got = genmode.generate(model, **inputs, max_new_tokens=40, **flags).cpu()
+    model = model.cpu()
+    expected = genmode.generate(model, **{k: v.cpu() for k, v in inputs.items()}, max_new_tokens=40, **flags)
+    assert torch.equal(got, expected)
+
+
+def test_seeded_tokens_equal_those_of_the_cpu() -> None:
+    model, inputs = make("llama"), padded(3)
+    flags: dict[str, Any] = {"do_sample": True, "top_p": 0.9, "seed": [5, 6, 7], "max_new_tokens": 40}
+    got = genmode.generate(model, **inputs, **flags).cpu()
+    expected = genmode.generate(model.cpu(), **{k: v.cpu() for k, v in inputs.items()}, **flags)
+    assert torch.equal(got, expected)
+
+
+class Watch:
+    """From the third to the seventh step, any wait for the device is an error."""
+
+    @genmode.hookimpl
+    def genmode_session_step(self, step: Any) -> None:
+        if step.index == 2:
+            torch.cuda.set_sync_debug_mode("error")
+        if step.index == 6:  # what follows the last step may wait
+            torch.cuda.set_sync_debug_mode("default")
+
+    @genmode.hookimpl
+    def genmode_session_end(self) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.filterwarnings("ignore:dola_layers", "ignore:Synchronization debug mode")
+@pytest.mark.parametrize("mode", [*TRANSFORMERS_MODES, *OWN_MODES])
+def test_no_step_waits_for_the_device(mode: str) -> None:
+    from genmode.registry import Registry, use
+
+    host = Registry()
+    host.register(Watch(), kind="hooks", name="watch")
+    host.configure(hooks=["watch"])
+    flags = {**TRANSFORMERS_MODES, **OWN_MODES}[mode] | {"eos_token_id": None}
+    flags.pop("no_repeat_ngram_size", None)
+    model, inputs = make("llama"), padded(3)
+    with use(host):
+        assert genmode.generate(model, **inputs, max_new_tokens=40, **flags).shape[1] == 49
+
+
+def test_streams_what_it_returns() -> None:
+    model, inputs = make("llama"), padded(3)
+    for flags in ({"do_sample": True}, {"prompt_lookup_num_tokens": 3}):
+        torch.manual_seed(1)
+        expected = genmode.generate(model, **inputs, max_new_tokens=30, **flags)[:, 9:].cpu()
+        torch.manual_seed(1)
+        pieces = list(genmode.stream(model, **inputs, max_new_tokens=30, **flags))
+        assert torch.equal(torch.stack([piece.cpu() for piece in pieces], 1), expected)
+
+
+def test_changed_models_never_replay_a_stale_graph() -> None:
+    model, inputs = make("llama"), padded(1)
+
+    def check() -> None:
+        expected = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+        assert torch.equal(genmode.generate(model, **inputs, max_new_tokens=12), expected)
+
+    check()
+    with torch.no_grad():
+        model.lm_head.weight.copy_(torch.randn_like(model.lm_head.weight))  # in place
+    check()
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))  # another tensor
+    check()
+    model.resize_token_embeddings(120)
+    check()
+    model.cpu()
+    model.cuda()  # moved
+    check()
+    handle = model.model.layers[0].register_forward_hook(lambda module, args, out: out * 0.5)
+    assert "hooks" in genmode.explain(model, **inputs, max_new_tokens=12).engine_why
+    check()
+    handle.remove()
+    check()
+
+
+def test_a_forward_that_cannot_be_captured_goes_on_without_graphs() -> None:
+    model, inputs = make("llama"), padded(3)
+    expected = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    norm = model.model.norm
+    plain = norm.forward
+    norm.forward = lambda x: plain(x) * (1.0 if x.sum().item() is not None else 0.0)  # .item() waits: no capture
+    assert torch.equal(genmode.generate(model, **inputs, max_new_tokens=12), expected)
+    del norm.forward
+    assert torch.equal(genmode.generate(model, **inputs, max_new_tokens=12), expected)
+
+
+def test_memory_is_bounded_and_freed_with_the_model() -> None:
+    model = make("llama")
+    for rows in range(1, 12):
+        genmode.generate(model, **{k: v.expand(rows, -1) for k, v in padded(1).items()}, max_new_tokens=4)
+    assert len(graphs.stock_of(model).idle) <= graphs.KEPT
+
+
+def test_threads_on_one_model_give_what_one_gives() -> None:
+    model, inputs = make("llama"), padded(3)
+    flags = [{}, {"num_beams": 3}, {"do_sample": True, "seed": 3}, {"prompt_lookup_num_tokens": 3}]
+    expected = [genmode.generate(model, **inputs, max_new_tokens=24, **one) for one in flags]
+    failures: list[Any] = []
+
+    def work(turn: int) -> None:
+        for offset in range(6):
+            which = (turn + offset) % len(flags)
+            got = genmode.generate(model, **inputs, max_new_tokens=24, **flags[which])
+            if not torch.equal(got, expected[which]):
+                failures.append((turn, which))
+
+    threads = [threading.Thread(target=work, args=(turn,)) for turn in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_numbers_that_are_none_are_an_error_with_the_tokens_kept() -> None:
+    model, inputs = make("llama"), padded(3)
+    with torch.no_grad():
+        model.lm_head.weight[5] = float("nan")
+    with pytest.raises(genmode.DecodingError, match="not numbers") as caught:
+        genmode.generate(model, **inputs, max_new_tokens=12)
+    assert caught.value.sequences is not None
+    assert caught.value.row == 0
