@@ -13,9 +13,12 @@ import transformers
 from torch import Tensor
 
 from . import seam
+from .call.inputs import prompt_ids
 from .call.loop import Loop
 from .call.request import build
+from .errors import ParameterError
 from .plan import Plan
+from .session.lookup import lookup_failure
 
 
 def generate(
@@ -175,6 +178,13 @@ class GenerationMixin:
 def _through_transformers(request: Any, loop: Loop) -> Any:
     """Have transformers prepare the inputs and call the loop."""
     with torch.no_grad():
-        return seam.plain_generate(request.model)(
-            generation_config=request.config, custom_generate=loop, **request.call
-        )
+        try:
+            return seam.plain_generate(request.model)(
+                generation_config=request.config, custom_generate=loop, **request.call
+            )
+        except IndexError as error:  # an encoder has looked up embeddings that it does not have
+            ids = prompt_ids(request.model, request.call)
+            reason = lookup_failure(request.model, ids) if isinstance(ids, Tensor) else ""
+            if not reason:
+                raise
+            raise ParameterError(reason) from error

@@ -181,7 +181,17 @@ class LogitsProcessor(Component):
 
 
 class StoppingCriterion(Component):
-    """Decides which rows stop. Life cycle as of `LogitsProcessor`, without `accept`."""
+    """Decides which rows stop. Life cycle as of `LogitsProcessor`, without `accept`.
+
+    Candidates that are only looked at are checked by a shallow copy that was reordered to their rows, so
+    `reorder` and `check` replace state instead of writing into it.
+
+    Class attributes:
+        needs_scores: whether `check` takes the scores that the last token was chosen from as well,
+            `check(history, scores)` with scores `[rows, vocab]`, float32.
+    """
+
+    needs_scores: ClassVar[bool] = False
 
     def begin(self, session: Session) -> None:
         """A call begins."""

@@ -4,15 +4,13 @@ A call with `seed=` takes its noise from here, so that a row's tokens do not dep
 batch, on how often a step was repeated, or on how many candidates a processor left.
 
 The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-OOPSLA 2014) used as a hash: with mix64 its output function and G its constant,
+OOPSLA 2014) used as a hash: with mix64 its output function,
 
-    stream(key, step)     = mix64(key + step * S)
-    word(key, step, i)    = mix64(stream(key, step) + i * G)
+    word(key, step, i) = mix64(key + C + step * S + i * G)
 
-with S another odd constant, so that keys that count up from 0 have streams of their own.
-
-`exponential` uses the words i = 0, 1, 2, ... and `uniform` the words i = -1, -2, ..., which never meet. All
-of it is int64 arithmetic modulo 2^64, the same on every device. The exponential is computed in float64 and
+where G is its constant and C and S are others without structure, so that no two places in reach meet.
+`exponential` uses the words i = 0, 1, 2, ... and `uniform` the words i = -1, -2, ..., which never meet. All of
+it is int64 arithmetic modulo 2^64, the same on every device. The exponential is computed in float64 and
 rounded to float32, which hides the last bit in which the logarithms of two platforms may differ.
 """
 
@@ -27,6 +25,7 @@ Words = npt.NDArray[np.uint64]
 
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _STEP = 0xD1B54A32D192ED03 - 2**64
+_START = 0x2545F4914F6CDD1D
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
 
@@ -50,8 +49,8 @@ def words(keys: Tensor, step: int | Tensor, places: Tensor) -> Tensor:
 
 
 def _words(keys: Tensor, step: Tensor, places: Tensor) -> Tensor:
-    stream = _mixed(torch.add(keys, step, alpha=_STEP))
-    return _mixed(torch.add(stream[:, None], places, alpha=_GAMMA))
+    row = torch.add(keys, step, alpha=_STEP).add_(_START)
+    return _mixed(torch.add(row[:, None], places, alpha=_GAMMA))
 
 
 def _mixed(z: Tensor) -> Tensor:
@@ -67,9 +66,9 @@ def _shifted(z: Tensor, bits: int) -> Tensor:
 
 def _words_in_numpy(keys: Tensor, step: Tensor, places: Tensor) -> Words:
     # the same; numpy has unsigned words, and costs a fraction of torch's calls on few of them
-    stream = keys.numpy().view(np.uint64) + step.numpy().view(np.uint64) * np.uint64(_STEP % 2**64)
-    _mix(stream)
-    z: Words = places.numpy().view(np.uint64) * np.uint64(_GAMMA % 2**64) + stream[:, None]
+    row = keys.numpy().view(np.uint64) + step.numpy().view(np.uint64) * np.uint64(_STEP % 2**64)
+    row += np.uint64(_START % 2**64)
+    z: Words = places.numpy().view(np.uint64) * np.uint64(_GAMMA % 2**64) + row[:, None]
     _mix(z)
     return z
 

@@ -25,17 +25,12 @@ from .beams import MASKED, BeamParams, Finished
 
 
 class BeamSearch(genmode.Strategy):
-    """The best of `num_beams` hypotheses. Shapes: rows are `[inputs * num_beams]`, beams of an input together.
-
-    Class attributes:
-        ranked: whether `candidates` come in the order of their scores.
-    """
+    """The best of `num_beams` hypotheses. Shapes: rows are `[inputs * num_beams]`, beams of an input together."""
 
     contract_version = 1
     paper = "Graves 2012, Sequence Transduction with Recurrent Neural Networks, section 2.5"
     flags: ClassVar[Mapping[str, Any]] = {"do_sample": False, "num_beams": 4}
     needs: ClassVar[frozenset[str]] = frozenset({"reorder"})
-    ranked: ClassVar[bool] = True
     Params = BeamParams
 
     @classmethod
@@ -61,14 +56,9 @@ class BeamSearch(genmode.Strategy):
             found, index = self.candidates(session, scores, keep)  # [inputs, keep]
             rows, tokens = index // session.vocab_size + offset, index % session.vocab_size
             ends = session.done_after(rows.view(-1), tokens.view(-1)).view(inputs, keep)
-            finished.offer(  # only the best `beams` candidates may finish
-                ends[:, :beams], found[:, :beams], rows[:, :beams], tokens[:, :beams], trace.rows if trace else None
-            )
-            if self.ranked and session.surely_none(ends):  # the best candidates come first
-                running, rows, tokens = found[:, :beams], rows[:, :beams], tokens[:, :beams]
-            else:
-                running, best = (found + ends * MASKED).topk(beams)
-                rows, tokens = rows.gather(1, best), tokens.gather(1, best)
+            finished.offer(ends, found, rows, tokens, trace.rows if trace else None)
+            running, best = (found + ends * MASKED).topk(beams)  # among equals another order than `candidates` has
+            rows, tokens = rows.gather(1, best), tokens.gather(1, best)
             step.commit(tokens.flatten(), rows=rows.flatten())
             if trace:
                 trace.follow(rows.flatten())
@@ -95,7 +85,6 @@ class BeamSample(BeamSearch):
 
     contract_version = 1
     flags: ClassVar[Mapping[str, Any]] = {"do_sample": True, "num_beams": 4}
-    ranked: ClassVar[bool] = False
 
     def candidates(self, session: genmode.Session, scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
         index = session.multinomial(scores.softmax(-1), keep)

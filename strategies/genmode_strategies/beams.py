@@ -49,6 +49,7 @@ class Finished:
         self.scores = torch.full((inputs, beams), MASKED, device=device)
         self.open = torch.ones(inputs, 1, dtype=torch.bool, device=device)
         self.touched = False
+        self.places = torch.arange(beams, device=device)
         self.trace: Tensor | None = None
         if session.generation_config.return_dict_in_generate:
             size = session.max_length - session.prompt_length
@@ -70,31 +71,39 @@ class Finished:
         return self.scores > MASKED / 2
 
     def offer(self, ended: Tensor, scores: Tensor, rows: Tensor, tokens: Tensor, trace: Tensor | None) -> None:
-        """Take in the candidates that `ended` `[inputs, n]`, bool, if they beat what is there.
+        """Take in those of the best `beams` candidates that `ended`, if they beat what is there.
+
+        All candidates are ranked as transformers ranks them, so that equal scores end up in its order.
 
         Args:
-            scores: `[inputs, n]`, float32: summed log-probabilities.
+            ended: `[inputs, n]`, bool.
+            scores: `[inputs, n]`, float32: summed log-probabilities, the candidates to be taken in first.
             rows, tokens: `[inputs, n]`, long: each continues a row of the session by a token.
             trace: `[rows, decoded]`, int32: the rows in which each row's tokens were chosen.
         """
-        if self.session.surely_none(ended):
+        none = self.session.surely_none(ended[:, : self.beams])
+        if none and not self.touched:
             return
         self.touched = True
-        inputs, count = ended.shape
+        inputs, count = ended.shape[0], self.beams
         history, prompt = self.session.history.ids, self.session.prompt_length
         length = history.shape[1]
-        allowed = ended & self.open
+        worth = scores / ((length + 1 - prompt) ** self.params.length_penalty)
         if self.params.early_stopping is True:
-            allowed = allowed & ~self.done.all(-1, keepdim=True)
-        worth = (scores / ((length + 1 - prompt) ** self.params.length_penalty)).where(allowed, MASKED)
-        best = torch.cat([self.scores, worth], 1).topk(self.beams).indices  # [inputs, beams]
-
+            worth = worth + self.done.all(-1, keepdim=True) * MASKED
+        worth = worth + ~self.open * MASKED
+        first = torch.arange(ended.shape[1], device=ended.device) < count
+        worth = worth + ~(ended & first) * MASKED
+        ranked, best = torch.cat([self.scores, worth], 1).topk(self.beams)  # [inputs, beams]
+        if none and bool(((best == self.places) | ~self.done).all()):
+            return
+        self.scores, best = ranked.clamp(min=MASKED), best.clamp(max=2 * count - 1)  # what is behind is masked
+        rows, tokens = rows[:, :count], tokens[:, :count]
         candidates = self.records.new_full((inputs, count, self.records.shape[2]), _fill(self.session))
         candidates[:, :, :length] = history[rows]
         candidates[:, :, length] = tokens
         candidates[:, :, -1] = length + 1 - prompt
         self.records = _pick(self.records, candidates, best)
-        self.scores = _pick(self.scores, worth, best)
         if self.trace is not None and trace is not None:
             traces = self.trace.new_full((inputs, count, self.trace.shape[2]), -1)
             traces[:, :, : length - prompt] = trace[rows][:, :, : length - prompt]

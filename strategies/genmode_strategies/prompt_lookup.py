@@ -6,8 +6,8 @@ runs the draft in one forward, and the row takes the longest prefix that it woul
 token more. The result is exactly that of greedy search or sampling, whatever the draft: only the number of
 forwards changes. Rows accept different numbers of tokens; any batch size works.
 
-A wrong draft costs a wider forward, so a step in which no row has a match (known on the CPU only) runs
-without one.
+A wrong draft costs a wider forward, so less of it is run, or nothing, where copies have not been right lately;
+see `genmode_strategies.drafters.copying`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from torch import Tensor
 
 import genmode
 
+from .drafters.copying import CopyDrafter
+from .drafters.loop import decode_with
+
 
 class PromptLookup(genmode.Strategy):
     """Greedy search or sampling with drafts copied from the row's own text.
 
-    Shapes: drafts `[rows, prompt_lookup_num_tokens]`; each step takes 1 to that many and one more.
+    Shapes: drafts `[rows, prompt_lookup_num_tokens]`; each step takes 1 token to one more than that.
     """
 
     contract_version = 1
@@ -36,24 +39,15 @@ class PromptLookup(genmode.Strategy):
     class Params(genmode.Params):
         """Parameters of prompt lookup."""
 
-        prompt_lookup_num_tokens: int = Field(10, ge=1, description="tokens drafted for each forward")
+        prompt_lookup_num_tokens: int = Field(10, ge=1, description="tokens drafted for each forward, at most")
         max_matching_ngram_size: int = Field(2, ge=1, description="longest ending that is looked up")
         do_sample: bool = Field(False, description="sample instead of taking the most probable token")
 
     def decode(self, session: genmode.Session, params: Any) -> None:
-        for step in session.steps():
-            chosen = step.sample_each() if params.do_sample else step.each_scores.argmax(-1)  # [rows, k + 1]
-            step.commit(chosen, counts=agreeing(step.draft, chosen) + 1)
-            draft, found = look_up(session.history, params.max_matching_ngram_size, params.prompt_lookup_num_tokens)
-            if not session.surely_none(found & session.unfinished):
-                session.draft(draft)
+        def look(history: genmode.History, count: int) -> tuple[Tensor, Tensor]:
+            return look_up(history, params.max_matching_ngram_size, count)
 
-
-def agreeing(draft: Tensor | None, chosen: Tensor) -> Tensor:
-    """How many drafted tokens each row would have chosen itself: `[rows]`, long, 0 to k."""
-    if draft is None:
-        return torch.zeros_like(chosen[:, 0])
-    return (draft == chosen[:, :-1]).long().cumprod(1).sum(1)
+        decode_with(CopyDrafter(session, look, params.prompt_lookup_num_tokens), session, params.do_sample)
 
 
 def look_up(history: genmode.History, longest: int, count: int) -> tuple[Tensor, Tensor]:

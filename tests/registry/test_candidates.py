@@ -34,8 +34,8 @@ ROWS = 6
 
 
 class SeedNoise:
-    def __init__(self, rows: int, step: int) -> None:
-        self.keys, self.step = torch.arange(rows) * 12345 + 7, step
+    def __init__(self, rows: int, step: int, device: str = "cpu") -> None:
+        self.keys, self.step = torch.arange(rows, device=device) * 12345 + 7, step
 
     def exponential_at(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
         return counter.exponential(self.keys if rows is None else self.keys[rows], self.step, ids)
@@ -78,11 +78,12 @@ def scores_of(kind: str, seed: int, vocab: int) -> Tensor:
     return scores * (0.1 if kind == "flat" else 4 if kind == "steep" else 1)
 
 
-def begin(chain: Sequence[genmode.LogitsProcessor], seed: int, vocab: int = 300) -> None:
+def begin(chain: Sequence[genmode.LogitsProcessor], seed: int, vocab: int = 300, device: str = "cpu") -> None:
     drawn = iter(range(1000))
+    keys = torch.arange(ROWS, device=device)
     session: Any = SimpleNamespace(
-        rows=ROWS, device="cpu", eos_token_ids=[1], tokenizer=None, vocab_size=vocab, history=HISTORY,
-        uniform=lambda: counter.uniform(torch.arange(ROWS), seed, next(drawn)),
+        rows=ROWS, device=device, eos_token_ids=[1], tokenizer=None, vocab_size=vocab, history=HISTORY,
+        uniform=lambda: counter.uniform(keys, seed, next(drawn)),
     )  # fmt: skip
     for processor in chain:
         processor.begin(session)
@@ -121,6 +122,26 @@ def test_same_tokens(chain: list[genmode.LogitsProcessor], kind: str, width: str
         torch.manual_seed(seed)
         assert torch.equal(draw(chain, scores.clone(), HISTORY, GeneratorNoise()), expected)
         assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", ["steep", "bfloat16", "masked"])
+@pytest.mark.parametrize(
+    "chain",
+    [[TopP(top_p=0.5)], [MinP(min_p=0.3), TopP(top_p=0.9)], [TopA(top_a=0.5)], [Mirostat(mirostat_tau=2.0)]],
+    ids=repr,
+)
+def test_same_tokens_where_rows_have_different_numbers_of_candidates(
+    chain: list[genmode.LogitsProcessor], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "WIDTH", 60)
+    for seed in range(5):
+        scores = scores_of(kind, seed, 9001)
+        assert candidates._begin(scores, 0).ragged
+        noise = SeedNoise(ROWS, seed)
+        begin(chain, seed, 9001)
+        expected = unfused(chain, scores.clone(), noise)
+        begin(chain, seed, 9001)
+        assert torch.equal(draw(chain, scores.clone(), HISTORY, noise), expected)
 
 
 @pytest.mark.oldest
@@ -209,6 +230,48 @@ def test_unchecked_candidates_draw_the_same_tokens(monkeypatch: pytest.MonkeyPat
             assert torch.equal(draw(chain, scores.clone(), HISTORY, SeedNoise(ROWS, seed)), expected)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("chain", CHAINS, ids=repr)
+def test_on_a_gpu_nothing_waits_and_the_tokens_are_the_same(chain: list[genmode.LogitsProcessor]) -> None:
+    differ = 0
+    for seed in range(8):
+        scores = scores_of("plain", seed, 40_000).cuda()
+        noises = (SeedNoise(ROWS, seed, "cuda"), GeneratorNoise())
+        for noise in noises:
+            found: list[Tensor] = []
+            for sample in (unfused, lambda chain, scores, noise: draw(chain, scores, HISTORY, noise)):
+                begin(chain, seed, 40_000, "cuda")
+                torch.manual_seed(seed)
+                given = scores.clone()
+                torch.cuda.synchronize()
+                torch.cuda.set_sync_debug_mode("error")
+                try:
+                    tokens = sample(chain, given, noise)
+                    for processor in chain:
+                        processor.accept(tokens)
+                finally:
+                    torch.cuda.set_sync_debug_mode("default")
+                found.append(tokens)
+            differ += int((found[0] != found[1]).sum())
+    assert differ == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_tokens_are_transformers() -> None:
+    twins = [theirs.TemperatureLogitsWarper(0.8), theirs.TopKLogitsWarper(50), theirs.TopPLogitsWarper(0.9)]
+    chain = [Temperature(temperature=0.8), TopK(top_k=50), TopP(top_p=0.9)]
+    for seed in range(50):
+        scores = scores_of("plain", seed, 40_000).cuda()
+        torch.manual_seed(seed)
+        masked = scores
+        for twin in twins:
+            masked = twin(None, masked)
+        expected, state = torch.multinomial(masked.softmax(-1), 1)[:, 0], torch.cuda.get_rng_state()
+        torch.manual_seed(seed)
+        assert torch.equal(draw(chain, scores.clone(), HISTORY, GeneratorNoise()), expected)
+        assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
 def test_the_longest_suffix_that_narrows() -> None:
     chain = [TopK(top_k=3), DynamicTemperature(), Temperature(), TopP(top_p=0.5)]
     assert narrowing(chain) == 2
@@ -249,8 +312,8 @@ def test_split_puts_ties_across_the_edge_in_doubt() -> None:
     assert doubt is not None
     assert doubt.tolist() == [[False, True, True, True, False]]
     kept, doubt = made.split(torch.tensor([[True, True, True, True, False]]), none)
-    assert doubt is not None
-    assert not doubt.any()
+    assert kept.tolist() == [[True, True, True, True, False]]
+    assert doubt is None
     near = torch.tensor([[False, False, False, True, False]])
     kept, doubt = made.split(torch.tensor([[True, True, True, True, False]]), near)
     assert doubt is not None

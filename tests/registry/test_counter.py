@@ -23,7 +23,7 @@ def mix64(z: int) -> int:
 
 
 def word(key: int, step: int, place: int) -> int:
-    return mix64((mix64((key + step * 0xD1B54A32D192ED03) % WORD) + place * GOLDEN) % WORD)
+    return mix64((key + 0x2545F4914F6CDD1D + step * 0xD1B54A32D192ED03 + place * GOLDEN) % WORD)
 
 
 def chi_square(counts: Tensor) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -15,13 +13,13 @@ SHAPES = [(1, 7), (1, 16), (3, 1001), (2, 5000)]
 
 
 @pytest.fixture(params=["uniforms", "exponential_"], autouse=True)
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to the noise, whichever this build of torch takes."""
     if request.param == "exponential_":
         monkeypatch.setattr(exponentials, "_uniforms_suffice", lambda: False)
     elif not exponentials._uniforms_suffice():
         pytest.skip("this build of torch draws exponential noise in another way")
-    yield str(request.param)
+    return str(request.param)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

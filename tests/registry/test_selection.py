@@ -44,6 +44,27 @@ def test_agrees_with_torch(kind: str, vocab: int, rows: int) -> None:
     assert selection.count_above(scores, -torch.inf) == int((scores > -torch.inf).sum(-1).max())
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "clustered", "half masked"])
+@pytest.mark.parametrize("most", [700, 4096])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_leading_scores_are_the_highest(kind: str, most: int, rows: int) -> None:
+    scores = scores_of(kind if kind in KINDS else "normal", rows, 30_001)
+    if kind == "clustered":
+        scores[:, :3000] += 5
+    if kind == "half masked":
+        scores[0, 500:] = -torch.inf
+    values, ids, ragged = selection.leading(scores, most)
+    assert values.shape == ids.shape
+    assert ragged or values.shape[-1] == most
+    assert values.shape[-1] <= most
+    for row, found, places in zip(scores, values, ids, strict=True):
+        there = found > -torch.inf
+        assert torch.equal(found[there], row[places[there]])
+        assert len(set(places[there].tolist())) == there.sum()
+        assert torch.equal(found, found.sort(descending=True).values)
+        assert torch.equal(found[there], row.sort(descending=True).values[: int(there.sum())])
+
+
 def test_reads_slices_where_they_lie() -> None:
     scores = scores_of("normal", 4, 10_000)[1:3, 100:9000]
     assert torch.equal(selection.highest(scores, 20)[0], scores.topk(20).values)

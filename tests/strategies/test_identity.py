@@ -312,6 +312,26 @@ def test_half_precision(dtype: torch.dtype) -> None:
         both(model, prompt("llama", 1), **MODES[mode], **RECORDED, max_new_tokens=LENGTH)
 
 
+@pytest.mark.oldest
+@pytest.mark.parametrize("name", ["llama", "t5"])
+@pytest.mark.parametrize(
+    "flags",
+    [{}, {"num_beams": 4}, {"num_beams": 3, "num_return_sequences": 3}, {"num_beams": 3, "do_sample": True},
+     {"do_sample": True, "top_k": 3}, {"num_beams": 4, "early_stopping": True, "length_penalty": 0.0}],
+    ids=str,
+)  # fmt: skip
+def test_scores_that_are_equal(name: str, flags: dict[str, Any]) -> None:
+    """As half precision gives them: of 100 tokens many have the highest score."""
+
+    def coarse(input_ids: Tensor, scores: Tensor) -> Tensor:
+        return (scores.clamp(max=-3) / 2).round()
+
+    both(
+        tiny(name), prompt(name, 3), **flags, **RECORDED, max_new_tokens=LENGTH, logits_processor=[coarse],
+        eos_token_id=EOS,
+    )  # fmt: skip
+
+
 def test_a_prompt_of_one_token_and_of_none() -> None:
     both(tiny("llama"), {"input_ids": ids(2, 1)}, max_new_tokens=5)
     both(tiny("llama"), {}, max_new_tokens=5)  # begins with the model's first token

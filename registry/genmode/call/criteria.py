@@ -60,7 +60,8 @@ def _as_criterion(request: Request, given: Any) -> StoppingCriterion:
     if isinstance(given, str):
         given = request.registry.get("criteria", given)
     if isinstance(given, type) and issubclass(given, StoppingCriterion):
-        values = {k: v for k, v in request.plugin_values.items() if k in given.Params.model_fields}
+        values = {k: request.flags.get(k) for k in given.Params.model_fields}
+        values |= {k: v for k, v in request.plugin_values.items() if k in given.Params.model_fields}
         return given(build_params(request.registry, given, values))
     if isinstance(given, StoppingCriterion):
         return given

@@ -25,10 +25,13 @@ def build_links(request: Request, prepared: Sequence[Any]) -> list[Link]:
     for rank, processor in enumerate(prepared):
         origin = "transformers" if type(processor).__module__.startswith("transformers.") else "the caller"
         links.append(link(native(processor, adopters), rank, origin))
-    for key_owner, values in switched_on(request).items():
-        links.append(
-            link(key_owner(build_params(request.registry, key_owner, values)), OWN_RANK, _origin(request, key_owner))
-        )
+    for cls in switched_on(request):
+        made = as_processor(request, cls)
+        # A key of ours beside one of transformers, such as penalty_scope: one processor reads both.
+        twin = next((one for one in links if one.name == made.name), None)
+        if twin is not None:
+            links.remove(twin)
+        links.append(link(made, OWN_RANK if twin is None else twin.rank, _origin(request, cls)))
     for contributed in request.registry.hooks().contributions("genmode_processors", request):
         links.append(link(as_processor(request, contributed), OWN_RANK, "a hook plugin"))
     for contributed in request.registry.hooks().contributions("genmode_watermarkers", request):
@@ -86,17 +89,15 @@ def native(processor: Any, adopters: dict[str, list[type[LogitsProcessor]]]) -> 
     return next((one for one in equals if one is not None), None) or TransformersProcessor(processor)
 
 
-def switched_on(request: Request) -> dict[type[LogitsProcessor], dict[str, Any]]:
-    """Processors that a key of the call or of a config switches on, with their values."""
-    chosen: dict[type[LogitsProcessor], dict[str, Any]] = {}
-    for key, value in request.plugin_values.items():
+def switched_on(request: Request) -> list[type[LogitsProcessor]]:
+    """Processors that a key of the call or of a config switches on."""
+    chosen: dict[type[LogitsProcessor], None] = {}
+    for key in request.plugin_values:
         for info in request.registry.owners(key):
-            if info.kind not in ("processors", "watermarkers"):
-                continue
             cls = request.registry.get(info.kind, info.name)
             if issubclass(cls, LogitsProcessor) and cls.active == "set":
-                chosen.setdefault(cls, {})[key] = value
-    return chosen
+                chosen[cls] = None
+    return list(chosen)
 
 
 def as_processor(request: Request, given: Any) -> LogitsProcessor:

@@ -20,6 +20,7 @@ from .. import parameters, seam
 from ..contract import Component, Strategy
 from ..errors import ParameterError
 from ..registry import Registry, registry
+from .inputs import check_flags, check_inputs, check_objects
 from ..watermarking import WatermarkingConfig
 
 OWN_ARGUMENTS = ("inputs", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "negative_prompt_ids",
@@ -115,6 +116,7 @@ def build(
         UnknownComponentError: a name that no installed plugin provides.
     """
     host = registry()
+    check_objects(generation_config, streamer, cancel)
     assistant, assistant_tokenizer = kwargs.pop("assistant_model", None), kwargs.pop("assistant_tokenizer", None)
     synced = kwargs.pop("synced_gpus", None)
     own = {key: kwargs.pop(key) for key in OWN_ARGUMENTS if key in kwargs}
@@ -124,6 +126,7 @@ def build(
     base = vars(model.generation_config)
     unknown_in_config(given, base, host)
     flags = Flags(kwargs, given, base)
+    check_flags(flags)
 
     chosen, why = resolve(strategy if strategy is not None else flags.get("strategy"), flags, model, assistant, host)
     instance = chosen if isinstance(chosen, Strategy) else None
@@ -137,13 +140,19 @@ def build(
     values = {key: implied.get(key, flags.get(key)) for key in cls.Params.model_fields}
     params = instance.params if instance is not None else build_params(host, cls, values)
     in_force = Flags(implied, kwargs, given, base)
-    beside = {"model": model, "tokenizer": tokenizer, "assistant_model": assistant, "assistant_tokenizer": assistant_tokenizer}
+    beside = {
+        "model": model,
+        "tokenizer": tokenizer,
+        "assistant_model": assistant,
+        "assistant_tokenizer": assistant_tokenizer,
+    }
     cls.validate(params, Flags(beside, implied, kwargs, given, base))
 
     config, call = prepare(generation_config, base, {**split.flags, **implied}, in_force)
     call.update(own, **split.inputs)
     if inputs is not None:
         call["inputs"] = inputs
+    check_inputs(model, call)
     if in_force["token_healing"]:
         heal(model, call, tokenizer)
     configured = in_force["watermarking_config"]
@@ -243,6 +252,11 @@ def resolve(
         return answer, "chosen by a hook plugin"
     mode = transformers.GenerationConfig.get_generation_mode(flags, assistant)  # type: ignore[arg-type]
     name = str(mode.value)
+    if flags["dola_layers"] is not None and name != "dola_generation":
+        raise ParameterError(
+            f"dola_layers={flags['dola_layers']!r} and num_beams={flags['num_beams']} contradict each other: DoLa takes "
+            "greedy search or sampling; leave one out"
+        )
     reasons = [
         f"{key}={flags[key]!r}" for key in
         ("num_beams", "do_sample", "num_beam_groups", "penalty_alpha", "dola_layers", "force_words_ids", "constraints",
@@ -265,9 +279,9 @@ def implied_flags(cls: type[Strategy], kwargs: Mapping[str, Any], flags: Flags, 
     implied: dict[str, Any] = {}
     for key, value in cls.flags.items():
         open_choice = key in cls.Params.model_fields
-        if open_choice and flags.given(key) and _fits(cls, key, flags[key]):
+        if open_choice and (kwargs.get(key) is not None or (flags.given(key) and _fits(cls, key, flags[key]))):
             continue
-        if not open_choice and named and kwargs.get(key) is not None and kwargs[key] != value:
+        if not open_choice and kwargs.get(key) is not None and kwargs[key] != value:
             raise ParameterError(
                 f"strategy {cls.name!r} needs {key}={value!r}, but the call sets {key}={kwargs[key]!r}; "
                 f"leave {key} out, or name another strategy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,8 +154,7 @@ class Chain:
 
     def begin(self, session: Any) -> None:
         """A call begins."""
-        for one in self._objects:
-            one.begin(session)
+        self._tell(self._objects, "begin", session)
 
     def process(self, scores: Tensor, history: History, head: bool = False) -> Tensor:
         """Scores after all processors, or after those before the tail; `[rows, vocab]`, float32."""
@@ -166,29 +166,37 @@ class Chain:
         except GenmodeError:
             raise
         except Exception as error:
-            one = self.links[index]
-            raise DecodingError(
-                f"processor {one.name!r} (from {one.origin}) failed: {type(error).__name__}: {error}",
-                component=one.name,
-            ) from error
+            raise self._failure(self._objects[index], "process", error) from error
         return scores
 
     def accept(self, tokens: Tensor) -> None:
         """Each row continues with `tokens` `[rows]`."""
-        for one in self._accepting:
-            one.accept(tokens)
+        self._tell(self._accepting, "accept", tokens)
 
     def reorder(self, rows: Tensor) -> None:
         """Row i continues what row `rows[i]` was."""
-        for one in self._reordering:
-            one.reorder(rows)
+        self._tell(self._reordering, "reorder", rows)
 
     def rollback(self, counts: Tensor) -> None:
         """Row i takes back its last `counts[i]` accepted tokens."""
-        for one in self._rolling:
-            one.rollback(counts)
+        self._tell(self._rolling, "rollback", counts)
 
-    def reset(self) -> None:
-        """The call has ended."""
-        for one in self._objects:
-            one.reset()
+    def endings(self) -> list[Callable[[], None]]:
+        """What to do when the call has ended, one function for each processor."""
+        return [functools.partial(self._tell, [one], "reset") for one in self._objects]
+
+    def _tell(self, listeners: Sequence[Any], method: str, *arguments: Any) -> None:
+        for one in listeners:
+            try:
+                getattr(one, method)(*arguments)
+            except GenmodeError:
+                raise
+            except Exception as error:
+                raise self._failure(one, method, error) from error
+
+    def _failure(self, culprit: Any, method: str, error: Exception) -> DecodingError:
+        cause = f"failed in {method}: {type(error).__name__}: {error}"
+        for one in self.links:
+            if one.processor is culprit:
+                return DecodingError(f"processor {one.name!r} (from {one.origin}) {cause}", component=one.name)
+        return DecodingError(f"the {type(culprit).__name__.lower()} beside the model {cause}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from . import stopping
 
 if TYPE_CHECKING:
     from .session import Session
@@ -30,8 +33,7 @@ def advance(session: Session, step: Step, tokens: Tensor, rows: Tensor | None) -
         session.chain.reorder(rows)
         session.noise.select(rows)
         session.engine.select(rows, True)
-        for one in session.stopping.others:
-            one.reorder(rows)
+        session.stopping.reorder(rows)
     if session.pads:
         tokens = tokens.where(session.unfinished, session.pad_token_id or 0)
     length = history.uniform
@@ -44,7 +46,11 @@ def advance(session: Session, step: Step, tokens: Tensor, rows: Tensor | None) -
     session.noise.move(session)
     if session.ending:
         done = session.stopping.ends(tokens)
-        more = session.stopping.check(history) if session.stopping.others else None
+        more = None
+        if session.stopping.others:
+            more = session.stopping.check(
+                history, lambda: step.scores if rows is None else step.scores.index_select(0, rows)
+            )
         if more is not None:
             done = more if done is None else done | more
         if done is not None and not session.surely_none(done):
@@ -58,12 +64,14 @@ def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tenso
     session.fed = width
     counts = counts.clamp(max=session.max_length - history.lengths).where(session.unfinished, 0)
     history.write(tokens)
-    ended = _first_done(session, tokens)
+    ended = _first_done(session, step, tokens)
     if ended is not None:
         stops = ended & (positions < counts[:, None])
         first = torch.where(stops, positions, width).amin(1)
         session.finish_rows(first < width)
         counts = torch.minimum(counts, first + 1)
+    if session.stopping.others and width > 1:  # they have seen all positions
+        session.stopping.rollback(width - counts)
     if session.recorder.active:
         columns = session.decoded[:, None] + positions
         session.recorder.ragged(
@@ -89,7 +97,7 @@ def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tenso
 
 def _level(session: Session) -> None:
     """On the host, notice that rows have one length again."""
-    if session.device.type == "cpu":
+    if stopping.reads_freely(session.device):
         shortest, longest = (int(x) for x in torch.aminmax(session.history.lengths))
         bound(session, longest)
         if shortest == longest:
@@ -103,13 +111,20 @@ def bound(session: Session, longest: int) -> None:
     session.engine.limit(longest - 1)
 
 
-def _first_done(session: Session, tokens: Tensor) -> Tensor | None:
+def _unasked() -> Tensor:
+    raise RuntimeError("no criterion of this call reads scores")
+
+
+def _first_done(session: Session, step: Step, tokens: Tensor) -> Tensor | None:
     """Which positions end their row, `[rows, width]`, bool; those that are not taken say nothing."""
     done = session.stopping.ends(tokens)
     if session.stopping.others:
         columns: list[Tensor] = []
         for position in range(tokens.shape[1]):
-            more = session.stopping.check(session.history.ahead(position + 1))
+            seen = (
+                functools.partial(step.each_scores.select, 1, position) if session.stopping.needs_scores else _unasked
+            )
+            more = session.stopping.check(session.history.ahead(position + 1), seen)
             columns.append(more if more is not None else torch.zeros_like(session.unfinished))
         stacked = torch.stack(columns, dim=1)
         done = stacked if done is None else done | stacked

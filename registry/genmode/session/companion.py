@@ -48,17 +48,22 @@ class Companion:
             mask = mask.repeat_interleave(copies, 0)
         decoded = session.history.ids[:, session.history.prompt :]
         self.model = model
-        self.engine: Engine = session.open_beside(model, input_ids, mask, input_ids.shape[1] - session.prompt_length)
+        longest = session.max_length + input_ids.shape[1] - session.prompt_length
+        self.engine: Engine = session.open_beside(model, input_ids, mask, longest)
         self._pending: list[Tensor] = list(decoded.unbind(1))
         self._started = False
         self._logits: Tensor | None = None
+        self._history = session.history
+        self._lengths = session.history.lengths
         session.chain.follow(self)
 
     def logits(self) -> Tensor:
         """What it expects behind each row's last token: `[rows, vocab]`, float32; may be written."""
         self._catch_up()
-        if self._logits is None:
-            raise RuntimeError("the companion has gone back and decoded nothing since")
+        if self._logits is None:  # gone back, and nothing decoded since: the last token is read again
+            last = (self._lengths - 1).clamp(max=self._history.tokens.shape[1] - 1)
+            self.engine.rewind(torch.ones_like(last))
+            self._logits = self.engine.forward(self._history.tokens.gather(1, last[:, None]))[:, -1]
         return self._logits.to(torch.float32, copy=True)
 
     def _catch_up(self) -> None:
@@ -71,16 +76,19 @@ class Companion:
     def accept(self, tokens: Tensor) -> None:
         """Each row continues with `tokens` `[rows]`."""
         self._pending.append(tokens)
+        self._lengths = self._lengths + 1
 
     def reorder(self, rows: Tensor) -> None:
         """Row i continues what row `rows[i]` was."""
         self._catch_up()
         self.engine.select(rows, True)
+        self._lengths = self._lengths.index_select(0, rows)
         if self._logits is not None:
             self._logits = self._logits.index_select(0, rows)
 
     def rollback(self, counts: Tensor) -> None:
-        """Row i takes back its last `counts[i]` tokens; the next thing must be `accept`."""
+        """Row i takes back its last `counts[i]` tokens."""
         self._catch_up()
         self.engine.rewind(counts)
+        self._lengths = self._lengths - counts
         self._logits = None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DecodingError
+from . import stopping
 from .commit import bound
 from .stopping import Flags
 
@@ -36,7 +37,7 @@ class Conclusion:
         self, session: Session, drafts: bool, agree: Callable[[bool], bool] | None, peers: Callable[[bool], bool] | None
     ) -> None:
         self.session, self.agree, self.peers = session, agree, peers
-        self.host = session.device.type == "cpu"
+        self.host = stopping.reads_freely(session.device)
         self.carries = session.emitter is not None and not drafts
         self.flags = Flags(session.device, 3 + (session.rows if self.carries else 0))
         self.peak: Tensor | None = None
@@ -50,8 +51,8 @@ class Conclusion:
         """
         if self.session.chain.keeps_nan:
             if self.host:
-                if not math.isfinite(float(raw.amax())):
-                    raise unsound(None)
+                if not math.isfinite(float(raw.flatten(1).amax(1).sum(dtype=torch.float32))):
+                    raise unsound(int((~raw.flatten(1).amax(1).isfinite()).long().argmax()))
             else:
                 self.peak = raw.flatten(1).amax(1)
 
@@ -95,7 +96,7 @@ class Conclusion:
             running = running & ~stop_flag
         sound = one[None] if self.peak is None else self.peak.isfinite()
         bad_row = torch.where(sound.all(), -1, (~sound).long().argmax())
-        longest = one.long() if uniform is not None else session.history.lengths.amax()
+        longest = session.history.lengths.amax()
         values = torch.stack([running.long(), bad_row, longest])
         if self.carries:
             values = torch.cat([values, session.history.ids[:, -1]])

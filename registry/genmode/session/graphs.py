@@ -30,7 +30,7 @@ FIRST = 512
 """Columns that the first graph of a workbench sees; each further one sees twice as many."""
 BLOCK = 64
 """Capacities are rounded up to a multiple of this."""
-SPARE = 16
+SPARE = 64
 """Room for drafts behind the longest result."""
 
 _capturing = threading.Lock()
@@ -45,6 +45,7 @@ class Workbench:
         self.slab.row_index = torch.arange(rows, device=device)[:, None]
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self.shift = torch.zeros(rows, dtype=torch.long, device=device)
+        self.last = torch.zeros((), dtype=torch.long, device=device)
         self.columns = torch.arange(capacity, device=device)
         self.visible = torch.ones(rows, capacity, dtype=torch.bool, device=device)
         self.graphs: dict[tuple[Any, ...], Captured] = {}
@@ -168,6 +169,7 @@ class GraphEngine(SlabEngine):
         if bench is None:
             return
         bench.shift.copy_(self.shift.expand(self.rows))
+        bench.last.fill_(self.last)
         bench.visible.fill_(True)
         if self.visible is not None:
             bench.visible[:, : self.visible.shape[1]] = self.visible
@@ -242,8 +244,8 @@ class GraphEngine(SlabEngine):
             mask = mask & bench.visible[:, None, None, :limit]
         bench.slab.slots, bench.slab.limit = slots[0] if level else slots, limit
         outputs = call(
-            input_ids=tokens, position_ids=positions + bench.shift[:, None], attention_mask=self._mask(mask),
-            past_key_values=bench.slab, use_cache=True, logits_to_keep=count, **self.extra,
+            input_ids=tokens, position_ids=torch.minimum(positions + bench.shift[:, None], bench.last),
+            attention_mask=self._mask(mask), past_key_values=bench.slab, use_cache=True, logits_to_keep=count, **self.extra,
         )  # fmt: skip
         if kind != "look":
             bench.lengths += count

@@ -35,6 +35,8 @@ class PortableEngine:
         self.length: int | None = input_ids.shape[1]
         self._alone: list[PortableEngine] = []
         self._keep = "logits_to_keep" in self.kwargs
+        self._longest = max(int(config.max_length), input_ids.shape[1])
+        self._unfed = 0
         self._looked = 0
         self._again: Tensor | None = None
         if rewinds:
@@ -50,9 +52,10 @@ class PortableEngine:
         cache = seam.rewindable_cache(self.model, self.kwargs.get(name) if name else None)
         if cache is None or name is None:
             raise UnsupportedError(
-                f"{type(self.model).__name__} cannot go back: its cache is a recurrent state or a passed window, "
-                "and this strategy drafts tokens that it may have to take back. Use a strategy without drafting, "
-                "such as 'greedy_search' or 'sample'."
+                f"{type(self.model).__name__} cannot go back: its cache is a recurrent state, or of a kind that "
+                "cannot forget tokens (a static or a passed sliding one), and this strategy drafts tokens that it may "
+                "have to take back. Leave out the cache of your own, or use a strategy without drafting, such as "
+                "'greedy_search' or 'sample'."
             )
         self.kwargs[name] = cache
 
@@ -63,7 +66,7 @@ class PortableEngine:
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self._alone:
-            apart = torch.cat([one.forward(tokens[i : i + 1]) for i, one in enumerate(self._alone)])
+            apart = torch.cat([one._fitting(tokens[i : i + 1]) for i, one in enumerate(self._alone)])
             self.outputs = join_outputs([one.outputs for one in self._alone])
             return apart
         count = tokens.shape[1]
@@ -81,6 +84,14 @@ class PortableEngine:
             self.length += count
         logits: Tensor = self.outputs.logits[:, -count:]
         return logits
+
+    def _fitting(self, tokens: Tensor) -> Tensor:
+        """`forward` of the tokens that the longest result has room for; a model may have no position beyond."""
+        count = tokens.shape[1]
+        fits = max(0, min(count, self._longest - self.ids.shape[1]))
+        self._unfed += count - fits
+        logits: Tensor = self.forward(tokens[:, :fits]) if fits else self.outputs.logits
+        return torch.cat([logits[:, :fits], logits[:, -1:].expand(-1, count - fits, -1)], dim=1)
 
     def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
         rows, count = tokens.shape
@@ -116,7 +127,8 @@ class PortableEngine:
         if self._alone:
             numbers = [counts] * len(self._alone) if isinstance(counts, int) else counts.tolist()
             for one, number in zip(self._alone, numbers, strict=True):
-                one._drop(number)
+                one._drop(number - one._unfed)
+                one._unfed = 0
             return
         numbers = [counts] if isinstance(counts, int) else counts.tolist()
         if len(set(numbers)) == 1:

@@ -18,15 +18,16 @@ from .commit import record
 from .companion import Companion
 from .conclude import Conclusion
 from .engine import Engine
+from .forerunner import Forerunner
 from .history import History
+from .lookup import lookup_failure
 from .outputs import Recorder
-from .random import Noise
+from .random import Noise, SeededNoise
+from .rehearsal import Rehearsal
 from .step import Step
-from .stopping import Stopping, TransformersCriterion
+from . import stopping as stopping_module
+from .stopping import Flags, Stopping, TransformersCriterion
 from .stream import Emitter
-
-DRAFT_ROOM = 64
-"""Tokens that a companion may run ahead of the longest result."""
 
 
 class Session:
@@ -35,6 +36,7 @@ class Session:
     Attributes:
         model: the model that is decoded.
         tokenizer: its tokenizer if the caller gave one, else None.
+        assistant_model, assistant_tokenizer: a draft model and its tokenizer if the caller gave them.
         generation_config: the transformers config in force; read-only.
         device: where tokens and scores are.
         rows: how many rows are decoded; `copies` neighbouring rows belong to one input.
@@ -55,8 +57,10 @@ class Session:
         peers: Callable[[bool], bool] | None, observe: Callable[[Session, Step], None] | None,
         drafts: bool,
         open_beside: Callable[[Any, Tensor, Tensor, int], Engine],
+        assistant_model: Any = None, assistant_tokenizer: Any = None,
     ) -> None:  # fmt: skip
         self.model, self.tokenizer, self.generation_config = model, tokenizer, config
+        self.assistant_model, self.assistant_tokenizer = assistant_model, assistant_tokenizer
         self.engine, self.history, self.chain, self.noise = engine, history, chain, noise
         self.stopping, self.recorder, self.emitter = stopping, recorder, emitter
         self.device = history.tokens.device
@@ -133,9 +137,21 @@ class Session:
     def draft(self, tokens: Tensor) -> None:
         """Guess how rows continue: `[rows, k]`, long; the next forward runs the guesses as well.
 
-        Call it after the commit. A wrong guess costs nothing but its share of the forward.
+        Call it after the commit. A wrong guess costs nothing but its share of the forward. What no row has
+        room for is left out.
         """
-        self._draft = tokens
+        room = self.draft_room
+        self._draft = tokens[:, :room] if room > 0 else None
+
+    @property
+    def draft_room(self) -> int:
+        """How many tokens a draft can be of use for, where the host knows it; else a bound on that."""
+        if stopping_module.reads_freely(self.device):
+            lengths = self.history.lengths[self.unfinished]
+            shortest = int(lengths.min()) if len(lengths) else self.max_length
+        else:
+            shortest = self.history.uniform or self.prompt_length + 1
+        return max(0, self.max_length - 1 - shortest)
 
     def stop_when(self, flag: Tensor) -> None:
         """End the loop after this step if `flag` (one bool, on the device) is true.
@@ -162,10 +178,20 @@ class Session:
             ids = torch.cat([self.history.ids.index_select(0, rows), tokens[:, None]], dim=1)
             starts = self.history.starts.index_select(0, rows)
             lengths = torch.full_like(starts, length + 1)
-            more = self.stopping.check(History(ids, lengths, starts, self.history.prompt, length + 1))
+            step = self._step
+            more = self.stopping.check(
+                History(ids, lengths, starts, self.history.prompt, length + 1),
+                lambda: step.scores.index_select(0, rows) if step is not None else torch.empty(0),
+                rows,
+            )
             if more is not None:
                 done = more if done is None else done | more
         return torch.zeros_like(tokens, dtype=torch.bool) if done is None else done
+
+    @property
+    def reads_scores(self) -> bool:
+        """Whether scores are wanted beside the tokens drawn from them: to be returned, or by a criterion."""
+        return self.recorder.scores is not None or self.stopping.needs_scores
 
     @property
     def streams(self) -> bool:
@@ -201,9 +227,48 @@ class Session:
             attention_mask = torch.arange(self.history.prompt, device=self.device) >= self.history.starts[:, None]
         return Companion(self, model, input_ids, attention_mask)
 
+    def forerunner(
+        self, model: Any, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
+        longest: int | None = None,
+    ) -> Forerunner:  # fmt: skip
+        """A second model that runs ahead of the rows, for drafting.
+
+        Args:
+            model: any decoder-only model beside one; an encoder-decoder model beside one that has read the
+                same input.
+            input_ids: `[rows, length]`, long: the context; None for what has been decoded so far.
+            attention_mask: as for `generate`; with `input_ids` alone.
+            longest: how many tokens a row may get; None for as many as in this call.
+
+        Raises:
+            ParameterError: the models are of different kinds.
+            UnsupportedError: the model cannot go back, or there is nothing that it could read.
+        """
+        if input_ids is None:
+            input_ids = self.history.ids
+            attention_mask = torch.arange(input_ids.shape[1], device=self.device) >= self.history.starts[:, None]
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return Forerunner(self, model, input_ids, mask, self.max_length if longest is None else longest)
+
+    def rehearse(self) -> Rehearsal:
+        """Score and draw tokens that are only guessed, with the call's processors; see `Rehearsal`."""
+        return Rehearsal(self)
+
+    def pin_draws(self) -> None:
+        """Make every draw a function of the row and its position, so that a guess can be drawn ahead of it.
+
+        So it is under `seed=`; else the rows get seeds from torch's generator. Call it before `steps`.
+        """
+        if not isinstance(self.noise, SeededNoise):
+            self.noise = SeededNoise(torch.randint(2**62, (self.rows,), device=self.device))
+
+    def carrier(self, width: int) -> Flags:
+        """Brings `width` numbers a step from the device to the host without waiting for it; see `Flags`."""
+        return Flags(self.device, width)
+
     def surely_none(self, mask: Tensor) -> bool:
         """Whether no element is true, where the host can tell for free; False means that it cannot tell."""
-        return self.device.type == "cpu" and not bool(mask.any())
+        return stopping_module.reads_freely(self.device) and not bool(mask.any())
 
     def multinomial(self, probabilities: Tensor, count: int = 1) -> Tensor:
         """Draw without replacement from each row of `[n, m]` weights: `[n, count]`, long.
@@ -243,11 +308,16 @@ class Session:
         pad = self.pad_token_id if self.pad_token_id is not None else 0
         return ids.masked_fill(torch.arange(ids.shape[1], device=self.device) >= lengths[:, None], pad)
 
-    def open_beside(self, model: Any, input_ids: Tensor, attention_mask: Tensor, longer: int) -> Engine:
-        """An engine for a companion whose prompt is `longer` tokens longer than this call's."""
-        engine = self._open_beside(model, input_ids, attention_mask, self.max_length + longer + DRAFT_ROOM)
+    def open_beside(self, model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int) -> Engine:
+        """An engine for a second model or context, whose rows get at most `longest` tokens long."""
+        engine = self._open_beside(model, input_ids, attention_mask, max(longest, input_ids.shape[1] + 1))
         self.beside.append(engine)
         return engine
+
+    def close_beside(self, engine: Engine) -> None:
+        """Give back an engine of `open_beside` before the call ends."""
+        self.beside.remove(engine)
+        engine.close()
 
     def foresee(self, logits: Tensor, taken: Tensor) -> None:
         """The next forward has been run by `Step.look`: `logits` `[rows, k, vocab]`, candidate `taken` `[rows]`."""
@@ -276,8 +346,12 @@ class Session:
         except (GenmodeError, torch.OutOfMemoryError):
             raise
         except Exception as error:
+            reason = ""
+            if isinstance(error, IndexError) and self.history.uniform is not None:
+                reason = lookup_failure(self.model, self.history.ids)
             raise DecodingError(
-                f"the model's forward failed: {type(error).__name__}: {error}", step=max(self.step_index, 0)
+                f"the model's forward failed: {reason or f'{type(error).__name__}: {error}'}",
+                step=max(self.step_index, 0),
             ) from error
 
     def finish_rows(self, done: Tensor) -> None:

@@ -46,6 +46,9 @@ class SlabEngine:
         self.outputs: Any = None
         self.length: int | None = self.prompt
         self.bound = self.prompt
+        self.last = max(int(config.max_length), self.prompt) - 1
+        """No token that counts has a later position; drafts behind the longest result are run at this one, since
+        a model may have no position beyond."""
         self.copies = copies
         self.eager = seam.attention_name(model) == "eager"
         layers = model.config.get_text_config(decoder=True).num_hidden_layers
@@ -73,7 +76,7 @@ class SlabEngine:
             if not self.padded and bool((shift == shift[0]).all()):
                 shift = shift[:1]
         self.shift = shift
-        self.positions = columns + shift[:, None]  # [rows or 1, capacity]
+        self.positions = (columns + shift[:, None]).clamp(max=self.last)  # [rows or 1, capacity]
         self.lengths: Tensor | None = None
 
     def prefill(self) -> Tensor:
@@ -100,7 +103,7 @@ class SlabEngine:
         self.slab.grow(bound)
         extra = self.slab.capacity - self.columns.shape[0]
         self.columns = torch.arange(self.slab.capacity, device=self.ids.device)
-        self.positions = self.columns + self.shift[:, None]
+        self.positions = (self.columns + self.shift[:, None]).clamp(max=self.last)
         if self.visible is not None:
             self.visible = torch.cat([self.visible, self.visible.new_ones(self.rows, extra)], dim=1)
 
@@ -143,7 +146,7 @@ class SlabEngine:
             mask = mask & self.visible[:, None, None, :limit]
         self.slab.slots, self.slab.limit = slots, limit
         self.slab.row_index = torch.arange(self.rows, device=slots.device)[:, None]
-        return slots + self.shift[:, None], self._mask(mask)
+        return (slots + self.shift[:, None]).clamp(max=self.last), self._mask(mask)
 
     def _mask(self, mask: Tensor) -> Tensor:
         """Boolean for scaled dot-product attention, additive for eager attention."""
@@ -177,6 +180,8 @@ class SlabEngine:
         if self.length is None:
             raise ValueError("candidates need rows of one length")
         self.slab.move(self.length + chosen, torch.full_like(chosen, self.length))
+        if self.config.return_dict_in_generate and (self.config.output_hidden_states or self.config.output_attentions):
+            self.outputs = chosen_outputs(self.outputs, self.length, chosen)
         self.length += 1
         self.bound = self.length
 
@@ -214,7 +219,7 @@ class SlabEngine:
                 self.visible = self.visible.index_select(0, rows)
             if self.shift.shape[0] > 1:
                 self.shift = self.shift.index_select(0, rows)
-                self.positions = self.columns + self.shift[:, None]
+                self.positions = (self.columns + self.shift[:, None]).clamp(max=self.last)
         if self.lengths is not None:
             self.lengths = self.lengths.index_select(0, rows)
 
@@ -223,3 +228,24 @@ class SlabEngine:
 
     def close(self) -> None:
         self.outputs = None
+
+
+def chosen_outputs(outputs: Any, start: int, chosen: Tensor) -> dict[str, Any]:
+    """Hidden states and attentions of a look's chosen candidates, as if each had been the only one.
+
+    Args:
+        start: tokens before the candidates.
+        chosen: `[rows]`, long.
+    """
+    rows = torch.arange(chosen.shape[0], device=chosen.device)
+    picked: dict[str, Any] = {}
+    if outputs.get("hidden_states") is not None:
+        picked["hidden_states"] = tuple(one[rows, chosen][:, None] for one in outputs["hidden_states"])
+    if outputs.get("attentions") is not None:
+        text = torch.arange(start, device=chosen.device).expand(len(chosen), -1)
+        columns = torch.cat([text, start + chosen[:, None]], dim=1)  # what the candidate sees: the text and itself
+        picked["attentions"] = tuple(
+            one[rows, :, chosen].gather(2, columns[:, None].expand(-1, one.shape[1], -1))[:, :, None]
+            for one in outputs["attentions"]
+        )
+    return picked

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import candidates
-from .commit import advance, advance_unevenly
+from .commit import advance, advance_unevenly, record
 
 if TYPE_CHECKING:
     from .history import History
@@ -135,7 +135,7 @@ class Step:
         The same token that transformers' sampling would draw from torch's generator, or under `seed=` one
         that depends on the row alone.
         """
-        if self._scores is not None or self._session.recorder.scores is not None:
+        if self._scores is not None or self._session.reads_scores:
             return candidates.draw([], self.scores, self._session.history, self._session.noise)
         return self._draw(self.logits, self._session.history)
 
@@ -145,7 +145,7 @@ class Step:
         As long as the drawn tokens equal the draft, later draws have the right history, so accepting the
         longest such prefix and the draw behind it gives exactly the distribution of plain sampling.
         """
-        if self._each_scores is not None or self._session.recorder.scores is not None:
+        if self._each_scores is not None or self._session.reads_scores:
             scores, session = self.each_scores, self._session
             drawn: list[Tensor] = []
             for offset in range(scores.shape[1]):
@@ -195,6 +195,7 @@ class Step:
         session = self._session
         if session.history.uniform is None or self.draft is not None:
             raise ValueError("look needs rows of one length and no draft")
+        record(session, self)  # of this step's forward, before the candidates' takes its place
         logits, states = session.engine.look(tokens, one_by_one)
         self._look = Look(logits.to(device=session.device, dtype=torch.float32), states)
         return self._look

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -71,20 +73,64 @@ class Stopping:
             return None
         return tokens == self.eos[0] if self._ids is None else torch.isin(tokens, self._ids)
 
-    def check(self, history: History) -> Tensor | None:
-        """What the further criteria say of each row's last token: `[rows]`, bool; None if there are none."""
+    @property
+    def needs_scores(self) -> bool:
+        """Whether any criterion reads the scores that a token was chosen from."""
+        return any(one.needs_scores for one in self.others)
+
+    def check(self, history: History, scores: Callable[[], Tensor], rows: Tensor | None = None) -> Tensor | None:
+        """What the further criteria say of each row's last token: `[rows]`, bool; None if there are none.
+
+        Args:
+            history: the rows.
+            scores: gives the scores that the last tokens were chosen from, `[rows, vocab]`, where asked for.
+            rows: if given, `history` holds candidates, of which the i-th continues row `rows[i]`.
+        """
         done: Tensor | None = None
         for one in self.others:
-            try:
-                new = one.check(history)
-            except GenmodeError:
-                raise
-            except Exception as error:
-                raise DecodingError(
-                    f"criterion {one!r} failed: {type(error).__name__}: {error}", component=one.name
-                ) from error
+            checker = one
+            if rows is not None:
+                checker = copy.copy(one)
+                _told(checker, "reorder", rows)
+            more = (scores(),) if one.needs_scores else ()
+            new: Tensor = _told(checker, "check", history, *more)
             done = new if done is None else done | new
         return done
+
+    def begin(self, session: Any) -> None:
+        """A call begins."""
+        for one in self.others:
+            _told(one, "begin", session)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i continues what row `rows[i]` was."""
+        for one in self.others:
+            _told(one, "reorder", rows)
+
+    def rollback(self, counts: Tensor) -> None:
+        """Row i takes back its last `counts[i]` tokens."""
+        for one in self.others:
+            _told(one, "rollback", counts)
+
+    def endings(self) -> list[Callable[[], None]]:
+        """What to do when the call has ended, one function for each criterion."""
+        return [functools.partial(_told, one, "reset") for one in self.others]
+
+
+def _told(criterion: StoppingCriterion, method: str, *arguments: Any) -> Any:
+    try:
+        return getattr(criterion, method)(*arguments)
+    except GenmodeError:
+        raise
+    except Exception as error:
+        raise DecodingError(
+            f"criterion {criterion!r} failed in {method}: {type(error).__name__}: {error}", component=criterion.name
+        ) from error
+
+
+def reads_freely(device: torch.device) -> bool:
+    """Whether the host may look at tensors of the device without waiting for work that it has queued."""
+    return device.type == "cpu"
 
 
 class Flags:
@@ -95,10 +141,10 @@ class Flags:
     """
 
     def __init__(self, device: torch.device, width: int) -> None:
-        self.deferred = device.type == "cuda"
-        if self.deferred:
-            self._slots = [torch.zeros(width, dtype=torch.long, pin_memory=True) for _ in range(2)]
-            self._events = [torch.cuda.Event() for _ in range(2)]
+        self.deferred = not reads_freely(device)
+        cuda = device.type == "cuda"
+        self._slots = [torch.zeros(width, dtype=torch.long, pin_memory=cuda) for _ in range(2 * self.deferred)]
+        self._events = [torch.cuda.Event() for _ in range(2 * cuda)]
         self._turn = 0
 
     def exchange(self, values: Tensor) -> Tensor | None:
@@ -110,7 +156,8 @@ class Flags:
             return values
         slot = self._turn % 2
         self._slots[slot].copy_(values, non_blocking=True)
-        self._events[slot].record()
+        if self._events:
+            self._events[slot].record()
         self._turn += 1
         return None if self._turn == 1 else self.read(1 - slot)
 
@@ -120,5 +167,6 @@ class Flags:
 
     def read(self, slot: int) -> Tensor:
         """The values in a slot, once they have arrived."""
-        self._events[slot].synchronize()
+        if self._events:
+            self._events[slot].synchronize()
         return self._slots[slot].clone()

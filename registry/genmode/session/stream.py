@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import DecodingError
 from .history import History
 
 
@@ -20,11 +21,17 @@ class Emitter:
     def __init__(self, streamer: Any, prompt: Tensor) -> None:
         self.streamer = streamer
         self.sent = prompt.shape[1]
-        self.streamer.put(prompt.cpu())
+        self._prompt: Tensor | None = prompt
+
+    def begin(self) -> None:
+        """Put the prompt."""
+        prompt, self._prompt = self._prompt, None
+        if prompt is not None:
+            self._tell("put", prompt.cpu())
 
     def put(self, tokens: Tensor) -> None:
         """One token of every row, `[rows]`, on the host."""
-        self.streamer.put(tokens)
+        self._tell("put", tokens)
         self.sent += 1
 
     def advance(self, history: History, unfinished: Tensor) -> None:
@@ -47,4 +54,12 @@ class Emitter:
 
     def end(self) -> None:
         """No more tokens."""
-        self.streamer.end()
+        self._tell("end")
+
+    def _tell(self, method: str, *arguments: Tensor) -> None:
+        try:
+            getattr(self.streamer, method)(*arguments)
+        except Exception as error:
+            raise DecodingError(
+                f"the streamer ({type(self.streamer).__name__}) failed in {method}: {type(error).__name__}: {error}"
+            ) from error

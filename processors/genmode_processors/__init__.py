@@ -1,0 +1,1 @@
+"""genmode's own processors, criteria and watermarkers, one family each."""

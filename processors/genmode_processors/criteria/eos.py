@@ -1,0 +1,52 @@
+"""Stop at the end-of-sequence token: a row is done when its last token is one of the given ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import BeforeValidator, Field
+
+import genmode
+
+from ..rows import as_ints, tail
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Eos(genmode.StoppingCriterion):
+    """Stop at the end-of-sequence token. As transformers' `EosTokenCriteria`; reads the last tokens alone.
+
+    Ids outside the vocabulary never occur and are allowed.
+    """
+
+    contract_version = 1
+    name = "eos"
+    replaces = ("EosTokenCriteria",)
+
+    class Params(genmode.Params):
+        eos_token_id: Annotated[tuple[int, ...] | None, BeforeValidator(as_ints)] = Field(
+            None, description="ids that end a row; by default the model's"
+        )
+
+    def __init__(self, params: Any = None, **values: Any) -> None:
+        super().__init__(params, **values)
+        self._ids: Tensor | None = None
+
+    @classmethod
+    def adopt(cls, criterion: Any) -> Eos:
+        """The ids of the transformers object."""
+        return cls(eos_token_id=criterion.eos_token_id)
+
+    def begin(self, session: genmode.Session) -> None:
+        ids = session.eos_token_ids if self.params.eos_token_id is None else self.params.eos_token_id
+        self._ids = torch.tensor(ids, dtype=torch.long, device=session.device)
+
+    def check(self, history: genmode.History) -> Tensor:
+        if self._ids is None:
+            raise RuntimeError(f"{self.name}: check was called before begin")
+        return (tail(history, 1) == self._ids).any(1)
+
+    def reset(self) -> None:
+        self._ids = None

@@ -1,0 +1,38 @@
+"""Stop at a length: a row is done when it has `max_length` tokens, prompt and left padding included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+import genmode
+
+from ..rows import every
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class MaxLength(genmode.StoppingCriterion):
+    """Stop at a length. As transformers' `MaxLengthCriteria`; reads lengths alone."""
+
+    contract_version = 1
+    name = "max_length"
+    replaces = ("MaxLengthCriteria",)
+
+    class Params(genmode.Params):
+        max_length: int | None = Field(None, ge=0, description="most tokens of a row, prompt included")
+
+    @classmethod
+    def adopt(cls, criterion: Any) -> MaxLength:
+        """The length of the transformers object."""
+        return cls(max_length=criterion.max_length)
+
+    def check(self, history: genmode.History) -> Tensor:
+        limit: int | None = self.params.max_length
+        if limit is None:
+            return every(history, False)
+        if history.uniform is not None:
+            return every(history, history.uniform >= limit)
+        return history.lengths >= limit

@@ -1,0 +1,79 @@
+"""Stop at a string: a row is done at the first token with which its output contains one of the strings.
+
+The output is the decoded text of what came behind the prompt, special tokens included as they are written. A
+string may begin and end inside tokens and be split over them, also inside characters: it is looked for as
+UTF-8 (see `automaton`), with one look-up for each row and step, on the device.
+
+transformers' `StopStringCriteria` stops at the same token, with one difference: there a string may begin in
+the prompt, here it may not. Case and spaces count. Strings that decoding rules beyond single tokens would
+change (spaces cleaned up before punctuation) are found as they are without the rule.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+import genmode
+
+from ..automaton import PhraseTracker, phrase_table
+from ..rows import every
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def as_list(value: Any) -> Any:
+    """One string as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+class StopStrings(genmode.StoppingCriterion):
+    """Stop at a string.
+
+    Raises `ParameterError` without a tokenizer; an empty string is refused by the parameters, since every
+    text contains it.
+    """
+
+    contract_version = 1
+    name = "stop_strings"
+    replaces = ("StopStringCriteria",)
+
+    class Params(genmode.Params):
+        stop_strings: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(as_list)] = Field(
+            (), description="strings that end a row once its output contains them"
+        )
+
+    def __init__(self, params: Any = None, **values: Any) -> None:
+        super().__init__(params, **values)
+        self._tracker: PhraseTracker | None = None
+        self._rows: genmode.History | None = None  # the session's own rows, which only grow and move
+
+    @classmethod
+    def adopt(cls, criterion: Any) -> StopStrings:
+        """The strings of the transformers object; the tokenizer is the call's."""
+        return cls(stop_strings=criterion.stop_strings)
+
+    def begin(self, session: genmode.Session) -> None:
+        if not self.params.stop_strings:
+            return
+        if session.tokenizer is None:
+            raise genmode.ParameterError("stop_strings needs the tokenizer; pass tokenizer= to generate")
+        table = phrase_table(self.params.stop_strings, session.tokenizer)
+        self._tracker = PhraseTracker(table, session.device, from_output=True)
+        self._rows = session.history
+
+    def check(self, history: genmode.History) -> Tensor:
+        if self._tracker is None:
+            return every(history, False)
+        # Drafts and candidates, which may be dropped again, leave nothing behind.
+        read = self._tracker.update if history is self._rows else self._tracker.scan
+        return read(history)[1]
+
+    def reorder(self, rows: Tensor) -> None:
+        if self._tracker is not None:
+            self._tracker.reorder(rows)
+
+    def reset(self) -> None:
+        self._tracker = self._rows = None

@@ -1,0 +1,91 @@
+"""What a call is given, checked before anything runs: mistakes that would else surface deep inside a model."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import ParameterError
+
+WHOLE = ("num_beams", "num_return_sequences", "max_new_tokens", "max_length", "min_new_tokens", "min_length")
+"""Flags that are whole numbers, and that transformers does not check."""
+
+
+def check_objects(generation_config: Any, streamer: Any, cancel: Any) -> None:
+    """Refuse objects that lack what is asked of them.
+
+    Raises:
+        ParameterError: says which, and what it has to have.
+    """
+    if generation_config is not None and not hasattr(generation_config, "get_generation_mode"):
+        raise ParameterError(
+            f"generation_config is a {type(generation_config).__name__}; give a GenerationConfig, or its values as "
+            "keyword arguments"
+        )
+    for name, given, methods in (("streamer", streamer, ("put", "end")), ("cancel", cancel, ("is_set",))):
+        missing = [method for method in methods if not callable(getattr(given, method, None))]
+        if given is not None and missing:
+            raise ParameterError(f"{name}={given!r} has no method {' and no '.join(missing)}")
+
+
+def check_flags(flags: Mapping[str, Any]) -> None:
+    """Refuse flags of the wrong type.
+
+    Raises:
+        ParameterError: names the flag.
+    """
+    for key in WHOLE:
+        value = flags[key]
+        try:
+            number = 1 if value is None else operator.index(value)
+        except TypeError as error:
+            raise ParameterError(f"{key}={value!r} is no whole number") from error
+        if key == "num_beams" and number < 1:
+            raise ParameterError(f"num_beams={value!r}: give 1 for no beams, or more")
+    if not isinstance(flags["do_sample"], (bool, type(None))):
+        raise ParameterError(f"do_sample={flags['do_sample']!r}: give True or False")
+    if not isinstance(flags["max_time"], (int, float, type(None))):
+        raise ParameterError(f"max_time={flags['max_time']!r} is no number of seconds")
+
+
+def check_inputs(model: Any, call: Mapping[str, Any]) -> None:
+    """Refuse prompts that no model can read.
+
+    Raises:
+        ParameterError: says what was given and which shape is asked for.
+    """
+    ids = prompt_ids(model, call)
+    if ids is None:
+        return
+    if not isinstance(ids, Tensor):
+        unpack = "; unpack it: generate(model, **inputs)" if isinstance(ids, Mapping) else ""
+        raise ParameterError(
+            f"the prompt is a {type(ids).__name__}; give token ids as a tensor [batch, length], long{unpack}"
+        )
+    if ids.is_floating_point() or ids.is_complex():
+        raise ParameterError(f"the prompt is of {ids.dtype}; give token ids, long, or pass inputs_embeds=")
+    if ids.dim() < 2:
+        raise ParameterError(f"the prompt has the shape {list(ids.shape)}; give [batch, length], e.g. input_ids[None]")
+    if 0 in ids.shape[:2] and call.get("inputs_embeds") is None:
+        raise ParameterError(
+            f"the prompt is empty (shape {list(ids.shape)}); give at least one row of at least one token, such as "
+            "the id that begins a text"
+        )
+    mask = call.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.dim() == ids.dim() == 2:
+        if mask.shape[0] != ids.shape[0] or mask.shape[1] < ids.shape[1]:
+            raise ParameterError(
+                f"attention_mask has the shape {list(mask.shape)} and the prompt {list(ids.shape)}; the mask has one "
+                "number for each token"
+            )
+
+
+def prompt_ids(model: Any, call: Mapping[str, Any]) -> Any:
+    """The token ids among the inputs of a call; None if there are none."""
+    ids = call.get("input_ids")
+    if ids is None and getattr(model, "main_input_name", "") == "input_ids":
+        ids = call.get("inputs")
+    return ids

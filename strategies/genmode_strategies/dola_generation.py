@@ -1,0 +1,136 @@
+"""DoLa: what the last layer knows that an earlier one does not.
+
+Chuang et al. 2023, "DoLa: Decoding by Contrasting Layers Improves Factuality in Large Language Models". With
+P the model's distribution of the next token and Q_l the one that its head reads off layer l,
+
+    l*  = argmax over candidate layers of JS(P, Q_l),   averaged over the rows of the batch
+    s_v = log P(v) - log Q_l*(v)   where P(v) >= 0.1 max P, else minus infinity
+
+and the call's processors act on s. As in transformers 4.49, JS is 0.5 KL(M, P) + 0.5 KL(M, Q) with M their
+mean, averaged over the vocabulary; one layer serves the whole batch; and Q is read without the final norm.
+
+`dola_layers`: "low" takes every second layer of the lower half, "high" of the upper half (of the first and
+last 20 if there are more than 40 layers); or the layers themselves, 0 being the embedding. The last layer and
+numbers beyond it are dropped. With tied embeddings "low" begins at layer 2, since the head reads the input
+itself off the embedding.
+
+On ties the lowest layer wins, and torch.argmax decides between tokens. Not supported: encoder-decoder models,
+beams. A repetition penalty of at least 1.2 is advised: contrasting favours repetition.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+import genmode
+
+RELATIVE_TOP = 0.1
+"""Tokens less probable than this share of the most probable one are left out."""
+
+ADVISED_PENALTY = 1.2
+
+
+class DolaGeneration(genmode.Strategy):
+    """Contrasts the last layer with an earlier one. Shapes: scores are `[rows, vocab]`."""
+
+    contract_version = 1
+    paper = "Chuang et al. 2023, DoLa, https://arxiv.org/abs/2309.03883"
+    flags: ClassVar[Mapping[str, Any]] = {"num_beams": 1, "do_sample": False}
+    needs: ClassVar[frozenset[str]] = frozenset({"hidden_states"})
+
+    class Params(genmode.Params):
+        """Parameters of DoLa."""
+
+        dola_layers: Literal["low", "high"] | list[int] = Field(
+            "high", description="layers to contrast with: 'low', 'high', or numbers, 0 being the embedding"
+        )
+        do_sample: bool = Field(False, description="sample instead of taking the highest score")
+
+    @classmethod
+    def validate(cls, params: Any, call: Mapping[str, Any]) -> None:
+        layers = params.dola_layers
+        if isinstance(layers, list) and (not layers or min(layers) < 0):
+            raise genmode.ParameterError(f"dola_layers={layers}: give one or more layers, counted from 0")
+        penalty = call["repetition_penalty"]
+        if penalty is None or penalty < ADVISED_PENALTY:
+            warnings.warn(
+                f"dola_layers is used with repetition_penalty={penalty}: contrasting layers favours "
+                f"repetition, and a repetition_penalty of {ADVISED_PENALTY} or more is advised",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def decode(self, session: genmode.Session, params: Any) -> None:
+        model = session.model
+        head = model.get_output_embeddings()
+        if model.config.is_encoder_decoder or head is None:
+            raise genmode.UnsupportedError(
+                f"DoLa reads the next token off the layers of a decoder-only model; {type(model).__name__} "
+                + ("has no output embeddings" if head is None else "is an encoder-decoder model")
+            )
+        config = model.config.get_text_config()
+        tied = bool(config.tie_word_embeddings)
+        layers = candidate_layers(params.dola_layers, config.num_hidden_layers, tied)
+        place = next(head.parameters()).device
+        for step in session.steps():
+            states = step.outputs.hidden_states
+            hidden = torch.stack([states[layer][:, -1].to(place) for layer in layers])  # [layers, rows, size]
+            early = head(hidden).to(device=session.device, dtype=torch.float32)  # [layers, rows, vocab]
+            step.scores = step.process(contrast(step.logits, early))
+            step.commit(step.sample() if params.do_sample else step.scores.argmax(-1))
+
+
+def candidate_layers(chosen: str | list[int], count: int, tied: bool) -> list[int]:
+    """The layers to contrast with, of a model of `count` layers.
+
+    Raises:
+        ParameterError: none of the chosen layers lies before the last.
+    """
+    start = (2 if count > 2 else count // 2) if tied else 0
+    half = count // 2
+    if chosen == "low":
+        layers = [start] if start == half else list(range(start, half if count <= 40 else 20, 2))
+    elif chosen == "high":
+        layers = list(range(half if count <= 40 else count - 20, count, 2))
+    else:
+        layers = [layer for layer in chosen if isinstance(layer, int) and layer < count]
+    if not layers:
+        raise genmode.ParameterError(
+            f"dola_layers={chosen!r} leaves no layer of a model of {count} layers"
+            f"{' with tied embeddings' if tied else ''}; give numbers from 0 to {count - 1}"
+        )
+    return layers
+
+
+def contrast(logits: Tensor, early: Tensor) -> Tensor:
+    """Scores of the next token: `[rows, vocab]`, float32.
+
+    Args:
+        logits: `[rows, vocab]`, float32: of the last layer.
+        early: `[layers, rows, vocab]`, float32: of the candidate layers.
+    """
+    final, early = logits.log_softmax(-1), early.log_softmax(-1)
+    if early.shape[0] == 1:
+        base = early[0]
+    else:
+        base = early.index_select(0, divergence(final, early).mean(1).argmax(0, keepdim=True))[0]
+    least = final.amax(-1, keepdim=True) + math.log(RELATIVE_TOP)
+    return (final - base).masked_fill(final < least, -torch.inf)
+
+
+def divergence(final: Tensor, early: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of each layer from the last: `[layers, rows]`, nats for each token id.
+
+    Args:
+        final, early: log-probabilities `[rows, vocab]` and `[layers, rows, vocab]`.
+    """
+    middle = 0.5 * (final.exp() + early.exp())
+    # 0.5 (M log M - M log P) + 0.5 (M log M - M log Q)
+    return (torch.xlogy(middle, middle) - 0.5 * middle * (final + early)).mean(-1)

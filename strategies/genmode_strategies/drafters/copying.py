@@ -1,0 +1,109 @@
+"""Drafts copied from text that is there already, and how much of it is worth running.
+
+A copied draft costs next to nothing to make; running it does. A step that runs k drafted tokens for each of r
+rows takes about as long as
+
+    c(k) = 1 + r (1 + k) / free + 0.15 [k > 0],   free = 14 + 1e7 layers / parameters on a CPU, 256 elsewhere
+
+`free` tokens being what fits into the time that weights and launches take anyway. With a the share of copied
+tokens that rows choose as well, among those that follow agreeing ones, and f the share of rows that have
+something to copy, such a step gives 1 + f (a + a^2 + .. + a^k) tokens a row. The k that gives the most for the time
+is run, of the longest allowed and its halves down to 0.
+
+a is learnt from every step: where no draft was run, the first token that would have been is compared with the
+one that was chosen. As long as a is too low for any draft, this is done in one step of four only. On a device a
+and f are known one step late. Nothing here changes what is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import genmode
+
+FORGET = 0.9
+"""Weight of what was learnt before, at each step."""
+HOPE = (1.5, 2.0)
+"""Tokens that agreed, of how many, before anything is known."""
+ELSEWHERE = 256
+"""Tokens that fit into the time of an accelerator's forward."""
+EXTRA = 0.15
+"""What verifying takes besides."""
+SELDOM = 4
+"""Steps from one look to the next while no draft is worth it."""
+
+
+class CopyDrafter:
+    """See `genmode_strategies.drafters.loop.Drafter`.
+
+    Args:
+        session: the session.
+        look: finds a draft `[rows, count]`, long, for each row, and which rows have one, `[rows]`, bool.
+        most: the longest draft.
+    """
+
+    def __init__(
+        self, session: genmode.Session, look: Callable[[genmode.History, int], tuple[Tensor, Tensor]], most: int
+    ) -> None:
+        self.session, self.look, self.most = session, look, most
+        self.lengths = [0] + [most >> shift for shift in reversed(range(most.bit_length()))]
+        self.free = free_tokens(session)
+        self.agreed, self.tried = HOPE
+        self.share = 1.0
+        self.carrier = session.carrier(4)
+        self.rest = 0
+        self.copied: Tensor | None = None  # [rows, most]: the last draft, whether it was run or not
+        self.found: Tensor | None = None
+
+    def draft(self) -> Tensor | None:
+        session = self.session
+        if self.rest:
+            self.rest, self.copied = self.rest - 1, None
+            return None
+        self.copied, found = self.look(session.history, self.most)
+        self.found = found & session.unfinished
+        if session.device.type == "cpu":
+            running = int(session.unfinished.sum())
+            self.share = int(self.found.sum()) / max(running, 1)
+        rate = self.agreed / self.tried
+        width = best_length(self.lengths, rate, self.share, session.rows, self.free)
+        if width == 0 and best_length(self.lengths, rate, 1.0, session.rows, self.free) == 0:
+            self.rest = SELDOM - 1
+        return self.copied[:, :width] if width else None
+
+    def learn(self, step: genmode.Step, chosen: Tensor, agreed: Tensor, running: Tensor) -> None:
+        if self.copied is None or self.found is None:
+            return
+        width = 1 if step.draft is None else min(step.draft.shape[1], self.copied.shape[1])
+        same = (self.copied[:, :width] == chosen[:, :width]).long().cumprod(1).sum(1)
+        tried = (same + 1).clamp(max=width)
+        counted = torch.stack([same * self.found, tried * self.found, self.found.long(), running.long()]).sum(1)
+        seen = self.carrier.exchange(counted)
+        if seen is None:
+            return
+        numbers = seen.tolist()
+        if numbers[1]:
+            self.agreed = FORGET * self.agreed + numbers[0]
+            self.tried = FORGET * self.tried + numbers[1]
+        self.share = numbers[2] / max(numbers[3], 1)
+
+
+def best_length(lengths: list[int], rate: float, share: float, rows: int, free: float) -> int:
+    """Which of `lengths` promises the most tokens for the time; the shortest of equals."""
+
+    def worth(count: int) -> float:
+        hoped = sum(rate**i for i in range(1, count + 1))
+        return (1 + share * hoped) / (1 + rows * (1 + count) / free + (EXTRA if count else 0))
+
+    return max(lengths, key=worth)
+
+
+def free_tokens(session: genmode.Session) -> float:
+    """How many tokens' arithmetic takes as long as what a forward costs anyway."""
+    if session.device.type != "cpu":
+        return ELSEWHERE
+    layers = session.model.config.get_text_config(decoder=True).num_hidden_layers
+    return 14 + 1e7 * layers / max(1, session.model.num_parameters())

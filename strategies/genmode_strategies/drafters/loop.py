@@ -1,0 +1,76 @@
+"""The drafting loop: a guess is run in one forward, and every row takes what it would have chosen itself.
+
+    draft d_1 .. d_k -> one forward -> the row's own choices c_1 .. c_k+1, each behind the draft so far
+    taken: c_1 .. c_m+1 with m the largest number for which d_1 .. d_m = c_1 .. c_m
+
+Each choice is the argmax, or a draw, of the scores at its position, whatever the draft says there. So the
+result is that of greedy search or sampling for any draft: a bad one costs time and changes nothing. Rows take
+different numbers of tokens.
+
+Speculative sampling (Leviathan et al. 2023, https://arxiv.org/abs/2211.17192) accepts a draft with
+min(1, p / q) instead. Here draft and verification draw with the same random numbers (`Session.pin_draws`):
+argmax_v p_v / e_v and argmax_v q_v / e_v agree at least as often as (1 - TV) / (1 + TV), TV being the total
+variation distance of p and q, and under `seed=` the tokens are those of plain sampling.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+import genmode
+
+WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""On a device, drafts are filled up to one of these: a forward is captured once for each width."""
+
+
+class Drafter(Protocol):
+    """Guesses how rows continue."""
+
+    def draft(self) -> Tensor | None:
+        """A guess behind what the rows have become: `[rows, k]`, long; None for none."""
+        ...
+
+    def learn(self, step: genmode.Step, chosen: Tensor, agreed: Tensor, running: Tensor) -> None:
+        """What became of the last guess.
+
+        Args:
+            step: committed; `step.draft` `[rows, k]` is what of the guess was run, None if nothing was.
+            chosen: `[rows, k + 1]`, long: what the rows chose.
+            agreed: `[rows]`, long: how many of the draft's tokens they chose as well.
+            running: `[rows]`, bool: rows that were decoded in this step; of others nothing is said.
+        """
+        ...
+
+
+def decode_with(drafter: Drafter, session: genmode.Session, sample: bool) -> None:
+    """Greedy search, or sampling, with the drafter's guesses."""
+    for step in session.steps():
+        chosen = step.sample_each() if sample else step.each_scores.argmax(-1)  # [rows, k + 1]
+        agreed, running = agreeing(step.draft, chosen), session.unfinished
+        if step.draft is None and session.history.uniform is not None:
+            step.commit(chosen[:, 0])
+        else:
+            step.commit(chosen, counts=agreed + 1)
+        drafter.learn(step, chosen, agreed, running)
+        if session.surely_none(session.unfinished):
+            continue
+        draft = drafter.draft()
+        if draft is not None:
+            session.draft(draft if session.device.type == "cpu" else filled(draft))
+
+
+def agreeing(draft: Tensor | None, chosen: Tensor) -> Tensor:
+    """How many drafted tokens each row would have chosen itself: `[rows]`, long, 0 to k."""
+    if draft is None:
+        return torch.zeros_like(chosen[:, 0])
+    return (draft == chosen[:, : draft.shape[1]]).long().cumprod(1).sum(1)
+
+
+def filled(draft: Tensor) -> Tensor:
+    """`draft` `[rows, k]` with its last column repeated up to one of `WIDTHS`."""
+    width = draft.shape[1]
+    wanted = next((one for one in WIDTHS if one >= width), width)
+    return draft if wanted == width else torch.cat([draft, draft[:, -1:].expand(-1, wanted - width)], dim=1)
