@@ -41,7 +41,13 @@ def _qwen2(**more: Any) -> Any:
 
 def _gemma3(**more: Any) -> Any:
     """Five layers of a sliding window of 8 tokens and one that sees all."""
-    window = {"num_hidden_layers": 6, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 8}
+    window = {
+        "num_hidden_layers": 6,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "sliding_window": 8,
+    }
     config = transformers.Gemma3TextConfig(**{**TEXT, **window, **SPECIAL, **more})
     return transformers.Gemma3ForCausalLM(config)
 
@@ -60,7 +66,15 @@ def _lfm2(**more: Any) -> Any:
 
 
 def _t5(**more: Any) -> Any:
-    sizes = {"vocab_size": VOCAB, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
+    sizes = {
+        "vocab_size": VOCAB,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "dropout_rate": 0.0,
+    }
     start = {"decoder_start_token_id": PAD}
     model = transformers.T5ForConditionalGeneration(transformers.T5Config(**{**sizes, **start, **SPECIAL, **more}))
     # transformers 5 ties the head whatever the config says, and a tied random T5 repeats one token.

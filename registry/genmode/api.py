@@ -60,7 +60,8 @@ def generate(
     """
     request = build(
         model, inputs, strategy=strategy, processors=processors, criteria=criteria, watermark=watermark, seed=seed,
-        generation_config=generation_config, streamer=streamer, tokenizer=tokenizer, cancel=cancel, compile=compile, **kwargs,
+        generation_config=generation_config, streamer=streamer, tokenizer=tokenizer, cancel=cancel, compile=compile,
+        **kwargs,
     )  # fmt: skip
     return _through_transformers(request, Loop(request))
 

@@ -92,9 +92,10 @@ class AssistedGeneration(genmode.Strategy):
         drafter = self.drafter(session, params)
         decode_with(drafter, session, params.do_sample)
         lengths, assistant = getattr(drafter, "lengths", None), session.assistant_model
-        if isinstance(lengths, Heuristic) and assistant is not None:
-            if wanted(params, "num_assistant_tokens_schedule", assistant) == "heuristic":
-                _reached[assistant] = lengths.now
+        if assistant is None or wanted(params, "num_assistant_tokens_schedule", assistant) != "heuristic":
+            return
+        if isinstance(lengths, Heuristic):
+            _reached[assistant] = lengths.now
 
     def drafter(self, session: genmode.Session, params: Any) -> Drafter:
         """What the parameters ask for."""
@@ -103,9 +104,8 @@ class AssistedGeneration(genmode.Strategy):
             return CopyDrafter(session, lambda text, count: look_up(text, params.max_matching_ngram_size, count), most)
         if params.assistant_early_exit is not None:
             reader = SameTokens(session, first_layers(session.model, params.assistant_early_exit))
-            return ModelDrafter(
-                session, reader, lengths_of(session, params, None), params.assistant_confidence_threshold, params.do_sample
-            )
+            lengths, threshold = lengths_of(session, params, None), params.assistant_confidence_threshold
+            return ModelDrafter(session, reader, lengths, threshold, params.do_sample)
         assistant = session.assistant_model
         threshold = wanted(params, "assistant_confidence_threshold", assistant)
         lengths = lengths_of(session, params, assistant)
@@ -142,9 +142,10 @@ class MultiTokenPrediction(genmode.Strategy):
         one_source(cls.name, call, ("use_mtp", "assistant_model"))
         refuse_ensemble(call)
         if (assistant is not None) != (params.speculation_type is not None):
+            given = type(assistant).__name__ if assistant is not None else None
             raise genmode.ParameterError(
-                f"speculation_type={params.speculation_type!r} with assistant_model="
-                f"{type(assistant).__name__ if assistant is not None else None}: a DFlash model needs both, other models neither"
+                f"speculation_type={params.speculation_type!r} with assistant_model={given}: a DFlash model needs both, "
+                "and the model's own heads neither"
             )
         if model.config.is_encoder_decoder:
             raise genmode.UnsupportedError(f"{cls.name} drafts for decoder-only models; {type(model).__name__} is none")
@@ -189,23 +190,24 @@ def check_assistant(model: Any, assistant: Any, call: Mapping[str, Any]) -> None
     name = type(assistant).__name__
     if name.startswith(("Gemma4Assistant", "Gemma4UnifiedAssistant")):
         raise genmode.UnsupportedError(
-            f"assistant_model={name} reads the keys and values of the model, which is not supported; take a draft model "
-            "that reads tokens, or assistant_early_exit"
+            f"assistant_model={name} reads the keys and values of the model, which is not supported; take a draft "
+            "model that reads tokens, or assistant_early_exit"
         )
     if getattr(assistant.config, "target_layer_ids", None) is not None:
         raise genmode.ParameterError(f"assistant_model={name} is a DFlash model: set speculation_type='dflash'")
     if assistant.config.is_encoder_decoder != model.config.is_encoder_decoder:
-        kinds = ["an encoder-decoder" if one.config.is_encoder_decoder else "a decoder-only" for one in (assistant, model)]
+        kinds = ["an encoder-decoder" if x.config.is_encoder_decoder else "a decoder-only" for x in (assistant, model)]
         raise genmode.ParameterError(
-            f"assistant_model={name} is {kinds[0]} model and {type(model).__name__} {kinds[1]} model; take two of one kind"
+            f"assistant_model={name} is {kinds[0]} model and {type(model).__name__} {kinds[1]} model; "
+            "take two of one kind"
         )
     sizes = (vocabulary(model), vocabulary(assistant))
-    if check_tokenizers(assistant, call.get("tokenizer"), call.get("assistant_tokenizer"), sizes):
-        if model.config.is_encoder_decoder:
-            raise genmode.UnsupportedError(
-                "assistant_tokenizer: models with encoders and different tokenizers read different inputs; take an "
-                "assistant_model with the same tokenizer"
-            )
+    apart = check_tokenizers(assistant, call.get("tokenizer"), call.get("assistant_tokenizer"), sizes)
+    if apart and model.config.is_encoder_decoder:
+        raise genmode.UnsupportedError(
+            "assistant_tokenizer: models with encoders and different tokenizers read different inputs; take an "
+            "assistant_model with the same tokenizer"
+        )
 
 
 def vocabulary(model: Any) -> int:
@@ -222,11 +224,11 @@ def wanted(params: Any, key: str, assistant: Any) -> Any:
 
 def lengths_of(session: genmode.Session, params: Any, assistant: Any) -> Constant:
     """How many tokens to draft at a time."""
-    count = wanted(params, "num_assistant_tokens", assistant)
+    count = int(wanted(params, "num_assistant_tokens", assistant))
     schedule = wanted(params, "num_assistant_tokens_schedule", assistant)
     if schedule == "constant":
         return Constant(count)
     default = type(params).model_fields["num_assistant_tokens"].default
     if schedule == "heuristic" and assistant is not None and params.num_assistant_tokens == default:
-        count = _reached.get(assistant, count)
+        count = int(_reached.get(assistant, count))
     return Heuristic(session, count)

@@ -55,13 +55,10 @@ class Site:
         info = self.folder / (folder or f"{name.replace('-', '_')}-{version}.dist-info")
         info.mkdir()
         if metadata is not None:
-            (info / "METADATA").write_text(
-                metadata or f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-            )
+            (info / "METADATA").write_text(metadata or f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         if not isinstance(entries, str):
             lines = [
-                f"[genmode.{k}]\n" + "".join(f"{n} = {v}\n" for n, v in some.items())
-                for k, some in entries.items()
+                f"[genmode.{k}]\n" + "".join(f"{n} = {v}\n" for n, v in some.items()) for k, some in entries.items()
             ]
             entries = "".join(lines)
         if entries:

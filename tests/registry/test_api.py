@@ -86,7 +86,9 @@ class TestStream:
         pieces = list(genmode.stream(tiny("llama"), **ONE, **sampled))
         assert torch.equal(torch.stack(pieces, 1), genmode.generate(tiny("llama"), **ONE, **sampled)[:, 9:])
 
-    @pytest.mark.parametrize("flags", [{}, {"num_beams": 3}, {"prompt_lookup_num_tokens": 3}, {"eos_token_id": [51]}], ids=str)
+    @pytest.mark.parametrize(
+        "flags", [{}, {"num_beams": 3}, {"prompt_lookup_num_tokens": 3}, {"eos_token_id": [51]}], ids=str
+    )
     def test_text(self, flags: dict[str, Any]) -> None:
         pieces = list(genmode.stream(tiny("llama"), **ONE, **FLAGS, tokenizer=tokenizer(), **flags))
         result = genmode.generate(tiny("llama"), **ONE, **FLAGS, **flags)
@@ -113,10 +115,14 @@ class TestStream:
     def test_cancelling_from_outside(self) -> None:
         cancel = threading.Event()
         model, _ = waiting(6, cancel)
-        with pytest.raises(genmode.CancelledError) as caught:
+
+        def read() -> None:
             for count, _ in enumerate(genmode.stream(model, **ONE, max_new_tokens=200, cancel=cancel)):
                 if count == 2:
                     cancel.set()
+
+        with pytest.raises(genmode.CancelledError) as caught:
+            read()
         assert 9 + 3 <= caught.value.sequences.shape[1] <= 9 + 5
 
 
@@ -138,7 +144,7 @@ class TestExplain:
         assert "do_sample=True" in plan.why
         assert (plan.engine, plan.random) == ("slab", "torch's generator")
         assert [part.stage for part in plan.processors] == ["guidance", "temperature", "truncation", "truncation"]
-        assert [part.origin for part in plan.processors][0] == "the caller"
+        assert plan.processors[0].origin == "the caller"
         assert "broken" in plan.processors[0].parameters
         assert plan.criteria[:3] == ("max_length(13)", "eos([7, 8])", "max_time(5.0 s)")
         assert "stop" in plan.criteria[3].lower()
@@ -187,7 +193,9 @@ class TestNamingStrategies:
             assert torch.equal(genmode.generate(model, **ONE, max_new_tokens=LENGTH, strategy=named), stock)
         lookup = PromptLookup(prompt_lookup_num_tokens=2)
         assert torch.equal(genmode.generate(model, **ONE, **FLAGS, strategy=lookup)[:, 9:], greedy("llama", 1, LENGTH))
-        assert genmode.explain(model, **ONE, strategy=lookup, max_new_tokens=2).parameters["prompt_lookup_num_tokens"] == 2
+        assert (
+            genmode.explain(model, **ONE, strategy=lookup, max_new_tokens=2).parameters["prompt_lookup_num_tokens"] == 2
+        )
 
     def test_naming_a_strategy_implies_its_flags(self) -> None:
         model, flags = tiny("llama"), {"temperature": 0.7, "top_k": 6, "max_new_tokens": LENGTH}
@@ -231,7 +239,9 @@ class TestAttach:
     def test_arguments_in_transformers_order(self) -> None:
         model = fresh("llama")
         config = transformers.GenerationConfig(max_new_tokens=4, do_sample=False)
-        odd = transformers.LogitsProcessorList([lambda tokens, scores: scores.index_fill(1, torch.arange(0, VOCAB, 2), -9e9)])
+        odd = transformers.LogitsProcessorList(
+            [lambda tokens, scores: scores.index_fill(1, torch.arange(0, VOCAB, 2), -9e9)]
+        )
         stop = transformers.StoppingCriteriaList([lambda tokens, scores: torch.ones(len(tokens), dtype=torch.bool)])
         arguments = (ONE["input_ids"], config, odd, stop)
         stock = model.generate(*arguments)
@@ -261,7 +271,9 @@ class TestAttach:
         seen = forwards(model)
         assert pipe(["a5 b6 c7", "d1"], batch_size=2, **flags) == stock
         assert pipe(["a5 b6 c7", "d1"], batch_size=2, prompt_lookup_num_tokens=4, **flags) == stock
-        assert pipe("d1", seed=3, strategy="sample", max_new_tokens=6) == pipe("d1", seed=3, strategy="sample", max_new_tokens=6)
+        assert pipe("d1", seed=3, strategy="sample", max_new_tokens=6) == pipe(
+            "d1", seed=3, strategy="sample", max_new_tokens=6
+        )
         assert seen
 
     def test_the_mixin(self) -> None:
@@ -301,7 +313,9 @@ class TestStreamers:
             pieces.append(streamer.pieces)
         assert pieces[0] == pieces[1]
 
-    @pytest.mark.parametrize("flags", [{}, {"do_sample": True, "seed": 3}, {"eos_token_id": list(range(5, 95, 5))}], ids=str)
+    @pytest.mark.parametrize(
+        "flags", [{}, {"do_sample": True, "seed": 3}, {"eos_token_id": list(range(5, 95, 5))}], ids=str
+    )
     @pytest.mark.parametrize("rows", [1, 2])
     def test_beams_put_what_can_no_longer_change(self, rows: int, flags: dict[str, Any]) -> None:
         """transformers refuses a streamer with beams."""
@@ -385,9 +399,13 @@ class TestStopping:
         assert result.shape == (1, 10)
 
     def test_time_enough_changes_nothing(self) -> None:
-        assert torch.equal(genmode.generate(tiny("llama"), **ONE, **FLAGS, max_time=600.0)[:, 9:], greedy("llama", 1, LENGTH))
+        assert torch.equal(
+            genmode.generate(tiny("llama"), **ONE, **FLAGS, max_time=600.0)[:, 9:], greedy("llama", 1, LENGTH)
+        )
 
-    @pytest.mark.parametrize("flags", [{}, {"num_beams": 3}, {"prompt_lookup_num_tokens": 3}, {"do_sample": True}], ids=str)
+    @pytest.mark.parametrize(
+        "flags", [{}, {"num_beams": 3}, {"prompt_lookup_num_tokens": 3}, {"do_sample": True}], ids=str
+    )
     def test_cancelling_from_another_thread(self, flags: dict[str, Any]) -> None:
         cancel, reached = threading.Event(), threading.Event()
         model, seen = waiting(4, cancel, reached)

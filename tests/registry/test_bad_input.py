@@ -166,7 +166,9 @@ class TestPrompts:
             assert torch.equal(genmode.generate(tiny("llama"), **inputs, **FLAGS, **flags), stock)
 
     def test_longer_than_the_models_positions(self) -> None:
-        with pytest.raises(genmode.DecodingError, match="70 tokens long, and GPT2LMHeadModel has 64 positions") as caught:
+        with pytest.raises(
+            genmode.DecodingError, match="70 tokens long, and GPT2LMHeadModel has 64 positions"
+        ) as caught:
             genmode.generate(tiny("gpt2"), ids(1, 70), max_new_tokens=3)
         assert torch.equal(caught.value.sequences, ids(1, 70))
         assert isinstance(caught.value.__cause__, IndexError)
@@ -175,7 +177,9 @@ class TestPrompts:
 
     def test_results_longer_than_the_models_positions(self) -> None:
         """What fits is kept."""
-        with pytest.raises(genmode.DecodingError, match="65 tokens long, and GPT2LMHeadModel has 64 positions") as caught:
+        with pytest.raises(
+            genmode.DecodingError, match="65 tokens long, and GPT2LMHeadModel has 64 positions"
+        ) as caught:
             genmode.generate(tiny("gpt2"), ids(1, 60), max_new_tokens=10, do_sample=False)
         assert torch.equal(caught.value.sequences, tiny("gpt2").generate(ids(1, 60), max_new_tokens=5, do_sample=False))
 
@@ -227,7 +231,7 @@ class TestNumbersThatAreNone:
     @pytest.mark.parametrize("way", WAYS)
     def test_logits(self, way: str, value: float) -> None:
         model = failing_model(3, lambda logits: logits[-1].fill_(value))
-        with pytest.raises(genmode.DecodingError, match="not numbers .NaN or infinite. in row") as caught:
+        with pytest.raises(genmode.DecodingError, match=r"not numbers .NaN or infinite. in row") as caught:
             genmode.generate(model, **prompt("llama", 2), max_new_tokens=30, **WAYS[way])
         error = caught.value
         assert error.step == 3
@@ -305,7 +309,9 @@ class TestPluginsThatRaise:
         broken = type("Broken", (genmode.LogitsProcessor,), body)
         inputs = {"input_ids": torch.tensor([[1, 30, 31, 30, 31, 30]])} if way == "lookup" else ONE
         length = inputs["input_ids"].shape[1]
-        with pytest.raises(genmode.DecodingError, match=f"'broken' .from the caller. failed in {method}: Boom") as caught:
+        with pytest.raises(
+            genmode.DecodingError, match=f"'broken' .from the caller. failed in {method}: Boom"
+        ) as caught:
             genmode.generate(tiny("llama"), **inputs, max_new_tokens=30, **WAYS[way], processors=broken)
         error = caught.value
         assert isinstance(error.__cause__, Boom)
@@ -356,8 +362,15 @@ class TestPluginsThatRaise:
         assert ended == ["fine"]
 
     def test_reset_after_another_failure_is_warned_of(self) -> None:
-        broken = type("Broken", (genmode.LogitsProcessor,), {"contract_version": 1, "process": raising("process"), "reset": raising("reset")})
-        with pytest.warns(RuntimeWarning, match="failed in reset"), pytest.raises(genmode.DecodingError, match="in process"):
+        broken = type(
+            "Broken",
+            (genmode.LogitsProcessor,),
+            {"contract_version": 1, "process": raising("process"), "reset": raising("reset")},
+        )
+        with (
+            pytest.warns(RuntimeWarning, match="failed in reset"),
+            pytest.raises(genmode.DecodingError, match="in process"),
+        ):
             genmode.generate(tiny("llama"), **ONE, **FLAGS, processors=broken)
 
     def test_a_strategy(self) -> None:
@@ -388,9 +401,7 @@ class TestPluginsThatRaise:
             with pytest.raises(genmode.DecodingError, match="'odd' failed at step 0"):
                 genmode.generate(tiny("llama"), **ONE, **FLAGS, strategy=committing(nonsense))
         with pytest.raises(genmode.DecodingError, match="token id 5000") as caught:
-            genmode.generate(
-                tiny("llama"), **ONE, **FLAGS, strategy=committing(lambda session: torch.full((1,), 5000))
-            )
+            genmode.generate(tiny("llama"), **ONE, **FLAGS, strategy=committing(lambda session: torch.full((1,), 5000)))
         assert caught.value.sequences.shape == (1, 10)
 
     @pytest.mark.parametrize(

@@ -74,7 +74,9 @@ def test_one_seed_for_each_row(mode: str) -> None:
     assert decode("llama", [4, 2], [1, 9], **flags) == [together[4], together[2]]
 
 
-@given(st.lists(st.integers(0, 7), min_size=1, max_size=8), st.integers(0, 2**63 - 1), st.sampled_from(["llama", "qwen2"]))
+@given(
+    st.lists(st.integers(0, 7), min_size=1, max_size=8), st.integers(0, 2**63 - 1), st.sampled_from(["llama", "qwen2"])
+)
 @settings(max_examples=20)
 def test_rows_and_seeds_in_any_combination(rows: list[int], seed: int, name: str) -> None:
     together = decode(name, list(range(8)), seed, do_sample=True)
@@ -118,7 +120,13 @@ def test_the_plan_tells() -> None:
 
 @pytest.mark.parametrize(
     ("seed", "message"),
-    [([1], "1 numbers for 3 inputs"), ([1, 2, 3, 4], "4 numbers for 3 inputs"), ("x", "seed"), (1.5, "seed"), ([1, 2, "x"], "seed")],
+    [
+        ([1], "1 numbers for 3 inputs"),
+        ([1, 2, 3, 4], "4 numbers for 3 inputs"),
+        ("x", "seed"),
+        (1.5, "seed"),
+        ([1, 2, "x"], "seed"),
+    ],
 )
 def test_seeds_that_do_not_fit(seed: Any, message: str) -> None:
     with pytest.raises(genmode.ParameterError, match=message):

@@ -76,7 +76,9 @@ def ending(name: str, rows: int, **flags: Any) -> list[int]:
     """Ids of the end of sequence that make rows end early, and at different steps, under these flags."""
     torch.manual_seed(7)
     free = tiny(name).generate(**prompt(name, rows), max_new_tokens=LENGTH, **flags)[:, -LENGTH:]
-    return sorted({int(free[0, 4]), int(free[-1, 9]), *(free[:, 5:9].unique().tolist() if "num_beams" in flags else ())})
+    return sorted(
+        {int(free[0, 4]), int(free[-1, 9]), *(free[:, 5:9].unique().tolist() if "num_beams" in flags else ())}
+    )
 
 
 def ended_early(sequences: Tensor, eos: list[int], prompt_length: int) -> bool:
@@ -101,7 +103,13 @@ def test_families(name: str, mode: str) -> None:
 def test_all_output_flags(name: str, mode: str) -> None:
     ours, _ = both(tiny(name, "eager"), prompt(name, 3), **MODES[mode], **ALL_FLAGS, max_new_tokens=6)
     given = {key for key, value in ours.items() if value is not None}
-    kinds = ("decoder_attentions", "encoder_attentions", "cross_attentions", "decoder_hidden_states", "encoder_hidden_states")
+    kinds = (
+        "decoder_attentions",
+        "encoder_attentions",
+        "cross_attentions",
+        "decoder_hidden_states",
+        "encoder_hidden_states",
+    )
     assert given >= {"scores", "logits", "past_key_values"}
     assert given >= set(kinds if name in ENCODER_DECODER else ("attentions", "hidden_states"))
 
@@ -155,7 +163,11 @@ EOS = list(range(5, 95, 9))
 
 @pytest.mark.parametrize(
     ("option", "name"),
-    [(option, name) for i, option in enumerate(OPTIONS) for name in ("llama", ("gemma3", "t5", "mamba", "bart", "gpt2")[i % 5])],
+    [
+        (option, name)
+        for i, option in enumerate(OPTIONS)
+        for name in ("llama", ("gemma3", "t5", "mamba", "bart", "gpt2")[i % 5])
+    ],
 )
 def test_options(option: str, name: str) -> None:
     if "cache" in option and name == "mamba":

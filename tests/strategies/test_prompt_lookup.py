@@ -58,9 +58,9 @@ class TestLookUp:
         assert found.tolist() == [True, True, True]
 
     def test_padding_is_no_text(self) -> None:
-        draft, found = look_up(history([0, 0, 5, 0]), 1, 1)
+        _, found = look_up(history([0, 0, 5, 0]), 1, 1)
         assert found.tolist() == [True]
-        draft, found = look_up(history([0, 0, 5, 0], starts=[2]), 1, 1)
+        _, found = look_up(history([0, 0, 5, 0], starts=[2]), 1, 1)
         assert found.tolist() == [False]
 
     def test_agreeing(self) -> None:
@@ -191,7 +191,13 @@ def test_ways_of_caching() -> None:
 @pytest.mark.parametrize("name", ["llama", "gemma3", "bart"])
 def test_the_tokens_of_sampling_under_a_seed(name: str, rows: int) -> None:
     model, inputs = tiny(name), prompt(name, rows)
-    warped: dict[str, Any] = {"do_sample": True, "temperature": 0.4, "top_k": 12, "top_p": 0.9, "repetition_penalty": 1.2}
+    warped: dict[str, Any] = {
+        "do_sample": True,
+        "temperature": 0.4,
+        "top_k": 12,
+        "top_p": 0.9,
+        "repetition_penalty": 1.2,
+    }
     flags = {**warped, "max_new_tokens": 20, "seed": 11, "eos_token_id": list(range(5, 95, 9))}
     plain = genmode.generate(model, **inputs, **flags)
     assert torch.equal(genmode.generate(model, **inputs, **flags, **DRAFT), plain)

@@ -75,12 +75,13 @@ def check_inputs(model: Any, call: Mapping[str, Any]) -> None:
             "the id that begins a text"
         )
     mask = call.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.dim() == ids.dim() == 2:
-        if mask.shape[0] != ids.shape[0] or mask.shape[1] < ids.shape[1]:
-            raise ParameterError(
-                f"attention_mask has the shape {list(mask.shape)} and the prompt {list(ids.shape)}; the mask has one "
-                "number for each token"
-            )
+    if not isinstance(mask, Tensor) or not mask.dim() == ids.dim() == 2:
+        return
+    if mask.shape[0] != ids.shape[0] or mask.shape[1] < ids.shape[1]:
+        raise ParameterError(
+            f"attention_mask has the shape {list(mask.shape)} and the prompt {list(ids.shape)}; the mask has one "
+            "number for each token"
+        )
 
 
 def prompt_ids(model: Any, call: Mapping[str, Any]) -> Any:

@@ -119,5 +119,6 @@ def as_processor(request: Request, given: Any) -> LogitsProcessor:
     if callable(given):
         return TransformersProcessor(cast("Callable[..., Any]", given))
     raise ParameterError(
-        f"{given!r} is no processor; give the name of one, a LogitsProcessor, or a callable (input_ids, scores) -> scores"
+        f"{given!r} is no processor; give the name of one, a LogitsProcessor, or a callable "
+        "(input_ids, scores) -> scores"
     )

@@ -20,8 +20,8 @@ from .. import parameters, seam
 from ..contract import Component, Strategy
 from ..errors import ParameterError
 from ..registry import Registry, registry
-from .inputs import check_flags, check_inputs, check_objects
 from ..watermarking import WatermarkingConfig
+from .inputs import check_flags, check_inputs, check_objects
 
 OWN_ARGUMENTS = ("inputs", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "negative_prompt_ids",
                  "negative_prompt_attention_mask")  # fmt: skip
@@ -206,8 +206,8 @@ _inputs: weakref.WeakKeyDictionary[type, tuple[Any, frozenset[str]]] = weakref.W
 
 def _model_inputs(model: Any) -> frozenset[str]:
     names = set(inspect.signature(model.forward).parameters) | {
-        "input_ids", "inputs_embeds", "attention_mask", "decoder_input_ids", "decoder_attention_mask", "encoder_outputs",
-        "position_ids", "past_key_values", "token_type_ids", "use_model_defaults", "trust_remote_code", "synced_gpus",
+        "input_ids", "inputs_embeds", "attention_mask", "decoder_input_ids", "decoder_attention_mask",
+        "encoder_outputs", "position_ids", "past_key_values", "token_type_ids", "use_model_defaults", "trust_remote_code", "synced_gpus",
     }  # fmt: skip
     names |= set(inspect.signature(model.prepare_inputs_for_generation).parameters)
     for part in (getattr(model, "encoder", None), getattr(getattr(model, "model", None), "encoder", None)):
@@ -254,8 +254,8 @@ def resolve(
     name = str(mode.value)
     if flags["dola_layers"] is not None and name != "dola_generation":
         raise ParameterError(
-            f"dola_layers={flags['dola_layers']!r} and num_beams={flags['num_beams']} contradict each other: DoLa takes "
-            "greedy search or sampling; leave one out"
+            f"dola_layers={flags['dola_layers']!r} and num_beams={flags['num_beams']} contradict each other: "
+            "DoLa takes greedy search or sampling; leave one out"
         )
     reasons = [
         f"{key}={flags[key]!r}" for key in

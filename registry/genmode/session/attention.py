@@ -11,7 +11,7 @@ Used while a forward is captured, by the name that transformers looks attention 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,7 +51,7 @@ def packed_sdpa(
 
 
 @contextmanager
-def packed_attention(model: Any) -> Iterator[None]:
+def packed_attention(model: Any) -> Generator[None, None, None]:
     """Have the model's layers use `packed_sdpa`, where they use scaled dot-product attention."""
     configs = [
         config for config in {id(c): c for c in _configs(model)}.values() if config._attn_implementation == "sdpa"

@@ -111,7 +111,7 @@ def fingerprint(model: Any, compiled: bool) -> tuple[Any, ...]:
             id(m.__dict__.get("forward")),
             m.__dict__.get("_disable_adapters"),
             str(m.__dict__.get("_active_adapter")),
-        )  # fmt: skip
+        )
         for m in model.modules()
     )
     return (hash(tensors), hash(modules), seam.attention_name(model), compiled)
@@ -244,8 +244,9 @@ class GraphEngine(SlabEngine):
             mask = mask & bench.visible[:, None, None, :limit]
         bench.slab.slots, bench.slab.limit = slots[0] if level else slots, limit
         outputs = call(
-            input_ids=tokens, position_ids=torch.minimum(positions + bench.shift[:, None], bench.last),
-            attention_mask=self._mask(mask), past_key_values=bench.slab, use_cache=True, logits_to_keep=count, **self.extra,
+            input_ids=tokens, position_ids=torch.minimum(positions, bench.last) + bench.shift[:, None],
+            attention_mask=self._mask(mask), past_key_values=bench.slab, use_cache=True, logits_to_keep=count,
+            **self.extra,
         )  # fmt: skip
         if kind != "look":
             bench.lengths += count

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CancelledError, DecodingError, GenmodeError
+from . import stopping as stopping_module
 from .chain import Chain
 from .commit import record
 from .companion import Companion
@@ -25,7 +26,6 @@ from .outputs import Recorder
 from .random import Noise, SeededNoise
 from .rehearsal import Rehearsal
 from .step import Step
-from . import stopping as stopping_module
 from .stopping import Flags, Stopping, TransformersCriterion
 from .stream import Emitter
 

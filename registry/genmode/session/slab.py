@@ -5,6 +5,9 @@ a subtraction on lengths and a finished row costs nothing to keep. Left padding 
 it and is hidden by the mask.
 """
 
+# pyright: reportIncompatibleVariableOverride=false
+# A layer's keys and values are set before they are read, where transformers allows None.
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -24,8 +27,8 @@ class SlabLayer(CacheLayerMixin):
     def __init__(self, slab: Slab) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.slab = slab
-        self.keys: Tensor  # pyright: ignore[reportIncompatibleVariableOverride] - set before it is read
-        self.values: Tensor  # pyright: ignore[reportIncompatibleVariableOverride] - the same
+        self.keys: Tensor
+        self.values: Tensor
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take storage of the shape `[rows, heads, *, width]` of these states."""

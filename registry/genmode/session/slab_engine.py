@@ -47,8 +47,8 @@ class SlabEngine:
         self.length: int | None = self.prompt
         self.bound = self.prompt
         self.last = max(int(config.max_length), self.prompt) - 1
-        """No token that counts has a later position; drafts behind the longest result are run at this one, since
-        a model may have no position beyond."""
+        """The slot of the last token that counts; drafts behind it take its position, since a model may have none
+        beyond."""
         self.copies = copies
         self.eager = seam.attention_name(model) == "eager"
         layers = model.config.get_text_config(decoder=True).num_hidden_layers
@@ -76,7 +76,7 @@ class SlabEngine:
             if not self.padded and bool((shift == shift[0]).all()):
                 shift = shift[:1]
         self.shift = shift
-        self.positions = (columns + shift[:, None]).clamp(max=self.last)  # [rows or 1, capacity]
+        self.positions = columns.clamp(max=self.last) + shift[:, None]  # [rows or 1, capacity]
         self.lengths: Tensor | None = None
 
     def prefill(self) -> Tensor:
@@ -103,7 +103,7 @@ class SlabEngine:
         self.slab.grow(bound)
         extra = self.slab.capacity - self.columns.shape[0]
         self.columns = torch.arange(self.slab.capacity, device=self.ids.device)
-        self.positions = (self.columns + self.shift[:, None]).clamp(max=self.last)
+        self.positions = self.columns.clamp(max=self.last) + self.shift[:, None]
         if self.visible is not None:
             self.visible = torch.cat([self.visible, self.visible.new_ones(self.rows, extra)], dim=1)
 
@@ -146,7 +146,7 @@ class SlabEngine:
             mask = mask & self.visible[:, None, None, :limit]
         self.slab.slots, self.slab.limit = slots, limit
         self.slab.row_index = torch.arange(self.rows, device=slots.device)[:, None]
-        return (slots + self.shift[:, None]).clamp(max=self.last), self._mask(mask)
+        return slots.clamp(max=self.last) + self.shift[:, None], self._mask(mask)
 
     def _mask(self, mask: Tensor) -> Tensor:
         """Boolean for scaled dot-product attention, additive for eager attention."""
@@ -219,7 +219,7 @@ class SlabEngine:
                 self.visible = self.visible.index_select(0, rows)
             if self.shift.shape[0] > 1:
                 self.shift = self.shift.index_select(0, rows)
-                self.positions = (self.columns + self.shift[:, None]).clamp(max=self.last)
+                self.positions = self.columns.clamp(max=self.last) + self.shift[:, None]
         if self.lengths is not None:
             self.lengths = self.lengths.index_select(0, rows)
 

@@ -82,7 +82,7 @@ class Step:
 
     @scores.setter
     def scores(self, value: Tensor) -> None:
-        """Scores of the strategy's own, `[rows, vocab]`, float32: what `sample` draws from and `output_scores` records."""
+        """Scores of the strategy's own, `[rows, vocab]`, float32: `sample` draws from them and they are recorded."""
         self._scores = value
 
     @property

@@ -106,4 +106,4 @@ def free_tokens(session: genmode.Session) -> float:
     if session.device.type != "cpu":
         return ELSEWHERE
     layers = session.model.config.get_text_config(decoder=True).num_hidden_layers
-    return 14 + 1e7 * layers / max(1, session.model.num_parameters())
+    return float(14 + 1e7 * layers / max(1, session.model.num_parameters()))

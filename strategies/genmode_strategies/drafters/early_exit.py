@@ -45,10 +45,11 @@ def first_layers(model: Any, count: int) -> Any:
 def check(model: Any, count: int) -> None:
     """Raise what `first_layers` would."""
     path = list(_path(model))
-    total = len(path[-1][1])
+    total = len(list(path[-1][1].children()))
     if count >= total:
         raise genmode.ParameterError(
-            f"assistant_early_exit={count}: {type(model).__name__} has {total} layers; give a number from 1 to {total - 1}"
+            f"assistant_early_exit={count}: {type(model).__name__} has {total} layers; "
+            f"give a number from 1 to {total - 1}"
         )
 
 
@@ -105,7 +106,7 @@ def _shortened(model: Any, count: int) -> Any:
         short = copy.copy(module)
         state: dict[str, Any] = short.__dict__
         state.pop("generate", None)  # of `genmode.attach`; it is bound to the whole model
-        state["_modules"] = {**module._modules, name: below}
+        state["_modules"] = {**state["_modules"], name: below}
         own = state.get("config")
         if own is not None:
             state["config"] = configs.setdefault(id(own), copy.deepcopy(own))
@@ -128,5 +129,5 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _own_state(module: nn.Module) -> tuple[Any, ...]:
-    tensors = [*module._parameters.values(), *module._buffers.values()]
+    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     return (type(module), module.training, tuple(id(tensor) for tensor in tensors))

@@ -55,7 +55,8 @@ class GeneratorDrafter:
         )  # fmt: skip
         guesses: list[list[int]] = []
         for row, start, length, matches, running in rows:
-            guesses.append(self._guess(row, history.tokens[row : row + 1, start:length], matches, start) if running else [])
+            ids = history.tokens[row : row + 1, start:length]
+            guesses.append(self._guess(row, ids, matches, start) if running else [])
         self._begun = True
         width = max(len(guess) for guess in guesses)
         if width == 0:
@@ -112,8 +113,5 @@ def mtp_drafter(session: genmode.Session) -> GeneratorDrafter:
 def dflash_drafter(session: genmode.Session) -> GeneratorDrafter:
     """Drafts of a DFlash model, which is the call's assistant."""
     cls = generator_class("DFlashTokenCandidateGenerator", "speculation_type='dflash'")
-    model = session.model
-    return GeneratorDrafter(
-        session,
-        lambda config: cls(session.assistant_model, model.get_input_embeddings(), model.get_output_embeddings(), config),
-    )
+    ends = session.model.get_input_embeddings(), session.model.get_output_embeddings()
+    return GeneratorDrafter(session, lambda config: cls(session.assistant_model, *ends, config))

@@ -73,10 +73,8 @@ class Streams:
         device = self.session.device
         lengths = [len(row) + pad for row, pad in zip(self.rows, self._padding, strict=True)]
         width = max(lengths)
-        tokens = torch.tensor(
-            [[0] * pad + row + [0] * (width - pad - len(row)) for row, pad in zip(self.rows, self._padding, strict=True)],
-            device=device,
-        )  # fmt: skip
+        rows = [[0] * pad + row for row, pad in zip(self.rows, self._padding, strict=True)]
+        tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
         starts = torch.tensor(self._padding, device=device)
         uniform = width if min(lengths) == width else None
         return genmode.History(tokens, torch.tensor(lengths, device=device), starts, 0, uniform, width)
@@ -134,8 +132,8 @@ def check_tokenizers(assistant: Any, tokenizer: Any, assistant_tokenizer: Any, v
             if one is None
         ]
         raise genmode.ParameterError(
-            f"assistant_model={type(assistant).__name__} has a vocabulary of {vocabularies[1]} tokens and the model one of "
-            f"{vocabularies[0]}: drafting then goes through text; pass {' and '.join(missing)} as well, or an "
+            f"assistant_model={type(assistant).__name__} has a vocabulary of {vocabularies[1]} tokens and the model one "
+            f"of {vocabularies[0]}: drafting then goes through text; pass {' and '.join(missing)} as well, or an "
             "assistant_model with the model's tokenizer"
         )
     return False
