@@ -154,10 +154,16 @@ class TestNoise:
         assert torch.equal(alone.exponential_full(like[:1]), whole[1:2])
 
     def test_numbers_follow_reordered_rows(self) -> None:
-        noise, like = SeededNoise(torch.tensor([7, 8])), torch.zeros(2, 4)
-        before = noise.exponential_full(like)
+        noise, ids = SeededNoise(torch.tensor([7, 8])), torch.arange(4).expand(2, -1)
+        before = noise.exponential_at(ids)
         noise.select(torch.tensor([1, 1]))
-        assert torch.equal(noise.exponential_full(like), before[[1, 1]])
+        assert torch.equal(noise.exponential_at(ids), before[[1, 1]])
+
+    def test_each_draw_of_a_step_has_numbers_of_its_own(self) -> None:
+        noise, like = SeededNoise(torch.tensor([3, 3, 4])), torch.zeros(3, 50)
+        draws = [noise.exponential_full(like)[0], noise.exponential_full(like)[0]]
+        draws.append(noise.strided(3).exponential_full(like[:1])[0])
+        assert not any(torch.isclose(a, b).any() for a, b in zip(draws, draws[1:], strict=False))
 
     def test_uniform_numbers_of_one_step_differ(self) -> None:
         noise = SeededNoise(torch.tensor([7, 8]))

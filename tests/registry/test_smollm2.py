@@ -21,7 +21,7 @@ pytestmark = [
 
 PROMPTS = (
     "Write one sentence about rivers.",
-    "Repeat: apples, pears, plums, apples, pears, plums, apples, pears, plums.",
+    "Which fruits are there besides apples and pears?",
 )
 
 
@@ -65,13 +65,13 @@ def test_what_transformers_decodes(loaded: tuple[Any, Any], flags: dict[str, Any
 
 def test_prompt_lookup_gives_greedy_searchs_tokens_in_fewer_forwards(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
-    inputs = chat(tokenizer, PROMPTS[1])
+    inputs = tokenizer(3 * "apples, pears, plums, quinces, ", return_tensors="pt")
     seen: list[int] = []
     hook = model.register_forward_pre_hook(lambda *_: seen.append(1))
     try:
-        stock = model.generate(**inputs, do_sample=False, max_new_tokens=40)
+        stock = model.generate(**inputs, do_sample=False, max_new_tokens=30)
         plain = len(seen)
-        ours = genmode.generate(model, **inputs, do_sample=False, max_new_tokens=40, prompt_lookup_num_tokens=6)
+        ours = genmode.generate(model, **inputs, do_sample=False, max_new_tokens=30, prompt_lookup_num_tokens=6)
     finally:
         hook.remove()
     assert torch.equal(ours, stock)

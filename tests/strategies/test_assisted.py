@@ -405,7 +405,7 @@ def test_text_and_words_of_another_tokenizer(sample: bool) -> None:
     assert len(taken) <= (10 if sample else 20)
 
 
-def test_heads_that_are_right_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_that_guess_right(monkeypatch: pytest.MonkeyPatch) -> None:
     model, drafts = flags_of("mtp", monkeypatch)
     with torch.no_grad():
         circles = cyclic()

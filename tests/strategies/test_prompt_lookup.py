@@ -269,3 +269,7 @@ def test_streams_what_it_decodes() -> None:
     flags: dict[str, Any] = {"do_sample": False, "max_new_tokens": 20, **DRAFT}
     pieces = list(genmode.stream(model, **inputs, **flags))
     assert torch.equal(torch.stack(pieces, 1), genmode.generate(model, **inputs, **flags)[:, 3:])
+    for eos in (13, [13, 24], [11, 20]):  # rows end at steps of their own, and some do not
+        pieces = list(genmode.stream(model, **inputs, **flags, eos_token_id=eos))
+        stock = model.generate(**inputs, do_sample=False, max_new_tokens=20, eos_token_id=eos)
+        assert torch.equal(torch.stack(pieces, 1), stock[:, 3:]), eos

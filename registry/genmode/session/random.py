@@ -20,6 +20,9 @@ from ..errors import ParameterError
 if TYPE_CHECKING:
     from .session import Session
 
+DRAW_BITS = 40
+"""Each further draw over the vocabulary within one step counts its ids from another multiple of 2^40."""
+
 
 class Noise(Protocol):
     """A source of random numbers for the rows of one call."""
@@ -93,10 +96,12 @@ class SeededNoise:
     def __init__(self, seeds: Tensor) -> None:
         self.keys = seeds
         self.decoded = torch.zeros_like(seeds)
-        self.lane = 0
+        self.lane = self.draws = 0
 
     def exponential_full(self, like: Tensor) -> Tensor:
-        return counter.exponential(self.keys, self.decoded, torch.arange(like.shape[-1], device=like.device))
+        ids = torch.arange(like.shape[-1], device=like.device) + (self.draws << DRAW_BITS)
+        self.draws += 1
+        return counter.exponential(self.keys, self.decoded, ids)
 
     def exponential_at(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
         """The same numbers at `ids` `[rows, k]` alone, or of the rows `rows` `[n]` with `ids` `[n, k]`."""
@@ -109,7 +114,7 @@ class SeededNoise:
         return counter.uniform(self.keys, self.decoded, self.lane)
 
     def move(self, session: Session, offset: int = 0) -> None:
-        self.decoded, self.lane = session.decoded + offset, 0
+        self.decoded, self.lane, self.draws = session.decoded + offset, 0, 0
 
     def select(self, rows: Tensor) -> None:
         self.keys = self.keys.index_select(0, rows)
@@ -118,6 +123,8 @@ class SeededNoise:
     def strided(self, copies: int) -> Noise:
         part = SeededNoise(self.keys[::copies])
         part.decoded = self.decoded[::copies]
+        part.draws = self.draws
+        self.draws += 1
         return part
 
     def mark(self) -> None:

@@ -11,8 +11,9 @@ something to copy, such a step gives 1 + f (a + a^2 + .. + a^k) tokens a row. Th
 is run, of the longest allowed and its halves down to 0.
 
 a is learnt from every step: where no draft was run, the first token that would have been is compared with the
-one that was chosen. As long as a is too low for any draft, this is done in one step of four only. On a device a
-and f are known one step late. Nothing here changes what is decoded.
+one that was chosen. As long as a is too low for any draft, this is done in one step of four only, and of up to
+sixteen while nothing agrees at all. On a device a and f are known one step late. Nothing here changes what is
+decoded.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ ELSEWHERE = 256
 """Tokens that fit into the time of an accelerator's forward."""
 EXTRA = 0.15
 """What verifying takes besides."""
-SELDOM = 4
-"""Steps from one look to the next while no draft is worth it."""
+SELDOM = (4, 16)
+"""Steps from one look to the next while no draft is worth it, at first and at most."""
 
 
 class CopyDrafter:
@@ -54,7 +55,7 @@ class CopyDrafter:
         self.agreed, self.tried = HOPE
         self.share = 1.0
         self.carrier = session.carrier(4)
-        self.rest = 0
+        self.rest, self.pause = 0, SELDOM[0]
         self.copied: Tensor | None = None  # [rows, most]: the last draft, whether it was run or not
         self.found: Tensor | None = None
 
@@ -71,7 +72,7 @@ class CopyDrafter:
         rate = self.agreed / self.tried
         width = best_length(self.lengths, rate, self.share, session.rows, self.free)
         if width == 0 and best_length(self.lengths, rate, 1.0, session.rows, self.free) == 0:
-            self.rest = SELDOM - 1
+            self.rest, self.pause = self.pause - 1, min(2 * self.pause, SELDOM[1])
         return self.copied[:, :width] if width else None
 
     def learn(self, step: genmode.Step, chosen: Tensor, agreed: Tensor, running: Tensor) -> None:
@@ -85,6 +86,8 @@ class CopyDrafter:
         if seen is None:
             return
         numbers = seen.tolist()
+        if numbers[0]:
+            self.pause = SELDOM[0]
         if numbers[1]:
             self.agreed = FORGET * self.agreed + numbers[0]
             self.tried = FORGET * self.tried + numbers[1]
