@@ -72,8 +72,10 @@ class Component:
             cls.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v!r}" for k, v in self.params.model_dump(exclude_defaults=True).items())
-        return f"{self.name}({values})"
+        given = self.params.model_dump(exclude_unset=True)
+        secret = ("key", "keys", "secret")
+        shown = {k: "***" if k.rpartition("_")[2] in secret else repr(v) for k, v in given.items()}
+        return f"{self.name}({', '.join(f'{k}={v}' for k, v in shown.items())})"
 
 
 class Strategy(Component):

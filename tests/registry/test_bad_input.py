@@ -125,7 +125,7 @@ class TestPrompts:
             (torch.zeros(1, 0, dtype=torch.long), r"empty \(shape \[1, 0\]\)"),
             (torch.zeros(0, 4, dtype=torch.long), r"empty \(shape \[0, 4\]\)"),
             (torch.tensor([3, 4]), r"shape \[2\]; give \[batch, length\]"),
-            (torch.rand(1, 4), "torch.float32; give token ids"),
+            (torch.full((1, 4), 0.5), "torch.float32; give token ids"),
             ([[3, 4]], "is a list; give token ids as a tensor"),
             ({"input_ids": torch.tensor([[3]])}, r"generate\(model, \*\*inputs\)"),
         ],

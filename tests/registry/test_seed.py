@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -163,7 +164,7 @@ class TestNoise:
         noise, like = SeededNoise(torch.tensor([3, 3, 4])), torch.zeros(3, 50)
         draws = [noise.exponential_full(like)[0], noise.exponential_full(like)[0]]
         draws.append(noise.strided(3).exponential_full(like[:1])[0])
-        assert not any(torch.isclose(a, b).any() for a, b in zip(draws, draws[1:], strict=False))
+        assert not any(torch.isclose(a, b).any() for a, b in pairwise(draws))
 
     def test_uniform_numbers_of_one_step_differ(self) -> None:
         noise = SeededNoise(torch.tensor([7, 8]))

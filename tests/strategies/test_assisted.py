@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
@@ -601,6 +602,23 @@ def test_the_heuristic_goes_on_where_the_last_call_ended() -> None:
         assert taken[0] == second if second == 4 else taken[0] > 4
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("drafter", [one for one in DRAFTERS if one != "mtp"])
+def test_on_a_device(drafter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured forwards, and a host that learns everything one step late."""
+    model, drafts = flags_of(drafter, monkeypatch)
+    model = copy.deepcopy(model).cuda()
+    drafts = {k: copy.deepcopy(v).cuda() if isinstance(v, torch.nn.Module) else v for k, v in drafts.items()}
+    for rows in (1, 3, 8):
+        inputs = {key: value.cuda() for key, value in prompt("llama", rows).items()}
+        for sampling in ({"do_sample": False}, {"do_sample": True, "top_k": 12, "seed": 3}):
+            flags: dict[str, Any] = {**BANS, **sampling, "max_new_tokens": 40}
+            plain = genmode.generate(model, **inputs, **flags)
+            eos = int(plain[0, -20])
+            plain = genmode.generate(model, **inputs, **flags, eos_token_id=eos)
+            assert torch.equal(genmode.generate(model, **inputs, **flags, **drafts, eos_token_id=eos), plain)
+
+
 # Bad input ---------------------------------------------------------------------------------------------
 
 
@@ -627,6 +645,9 @@ def test_bad_input() -> None:
     refused(error, "assistant_early_exit", "prompt_lookup_num_tokens", **inputs, assistant_early_exit=1,
             prompt_lookup_num_tokens=3)  # fmt: skip
     refused(error, "assistant_model", "assistant_early_exit", **inputs, strategy="assisted_generation")
+    refused(error, "assistant_model", "num_beams", **inputs, assistant_model=near("llama"), num_beams=2)
+    refused(error, "prompt_lookup_num_tokens", "num_beams", **inputs, prompt_lookup_num_tokens=2, num_beams=2)
+    refused(error, "suffix_lookup_num_tokens", "suffix_lookup", **inputs, suffix_lookup_num_tokens=5)
     refused(error, "assistant_early_exit=2", "1", **inputs, assistant_early_exit=2)
     refused(error, "assistant_early_exit", **inputs, assistant_early_exit=0)
     refused(error, "num_assistant_tokens", **inputs, assistant_model=near("llama"), num_assistant_tokens=0)

@@ -107,14 +107,14 @@ def open_session(
         noise = TorchNoise(rows, device)
     else:
         noise = SeededNoise(row_seeds(request.seed, inputs, copies, device))
+    _, pad = seam.special_tokens(config)
     emitter = None
     if request.streamer is not None:
         beams = (config.num_beams or 1) > 1
         if beams and (config.num_return_sequences or 1) > 1:
             raise ParameterError("a streamer takes one result for each input; leave out num_return_sequences")
-        emitter = Emitter(request.streamer, input_ids[::copies] if beams else input_ids)
+        emitter = Emitter(request.streamer, input_ids[::copies] if beams else input_ids, pad or 0)
     relay = request.registry.hooks()
-    _, pad = seam.special_tokens(config)
     cancel = request.cancel
     text = model.config.get_text_config(decoder=True)
     encoder = None

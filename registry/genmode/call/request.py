@@ -34,6 +34,9 @@ NEUTRAL: Mapping[str, Any] = {
 }  # fmt: skip
 """Flags that the strategy or the session serves, with the value that makes transformers leave them alone."""
 
+DRAFTING = ("prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
+"""Flags that ask for drafts, besides an assistant model."""
+
 NOT_FLAGS = frozenset({"strategy", "processors", "criteria", "genmode", "transformers_version"})
 
 
@@ -135,6 +138,7 @@ def build(
         cls = host.get("strategies", chosen)
     else:
         cls = chosen if isinstance(chosen, type) else type(chosen)
+    refuse_strays(host, cls, split.parameters)
     named = strategy is not None or flags.get("strategy") is not None
     implied = implied_flags(cls, kwargs, flags, named)
     values = {key: implied.get(key, flags.get(key)) for key in cls.Params.model_fields}
@@ -257,7 +261,15 @@ def resolve(
             f"dola_layers={flags['dola_layers']!r} and num_beams={flags['num_beams']} contradict each other: "
             "DoLa takes greedy search or sampling; leave one out"
         )
-    reasons = [
+    drafting = [] if assistant is None else [f"assistant_model={type(assistant).__name__}"]
+    drafting += [f"{key}={flags[key]!r}" for key in DRAFTING if flags.get(key)]
+    if drafting and name not in ("assisted_generation", "dola_generation"):
+        raise ParameterError(
+            f"{', '.join(drafting)} and the other flags, which ask for {name}, contradict each other: drafts go with "
+            f"greedy search or sampling; leave out one, or num_beams={flags['num_beams']}"
+        )
+    reasons = drafting[:1] if assistant is not None else []
+    reasons += [
         f"{key}={flags[key]!r}" for key in
         ("num_beams", "do_sample", "num_beam_groups", "penalty_alpha", "dola_layers", "force_words_ids", "constraints",
          "prompt_lookup_num_tokens", "assistant_early_exit") if flags[key] not in (None, False, 1) or flags[key] is True
@@ -268,6 +280,18 @@ def resolve(
         elif assistant is None and flags["prompt_lookup_num_tokens"] is not None and not flags["assistant_early_exit"]:
             name = "prompt_lookup"
     return name, f"transformers' mode for {', '.join(reasons)}" if reasons else "transformers' mode without flags"
+
+
+def refuse_strays(host: Registry, cls: type[Strategy], given: Mapping[str, Any]) -> None:
+    """Refuse a parameter that only strategies have, where none of them serves the call."""
+    for key in given:
+        owners = host.owners(key)
+        if key not in cls.Params.model_fields and owners and all(info.kind == "strategies" for info in owners):
+            names = " or ".join(repr(info.name) for info in owners)
+            raise ParameterError(
+                f"{key} is a parameter of strategy {names}, and the flags ask for {cls.name!r}; name the strategy, "
+                f"strategy={owners[0].name!r}, or leave {key} out"
+            )
 
 
 def implied_flags(cls: type[Strategy], kwargs: Mapping[str, Any], flags: Flags, named: bool) -> dict[str, Any]:

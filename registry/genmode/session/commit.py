@@ -76,7 +76,7 @@ def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tenso
         columns = session.decoded[:, None] + positions
         session.recorder.ragged(
             step.each_logits, step.each_scores if session.recorder.scores is not None else step.each_logits,
-            columns, positions < counts[:, None], session.engine.outputs,
+            columns, positions < counts[:, None], session.engine.outputs, session.prompt_length,
         )  # fmt: skip
     if session.chain.stateful:
         last = tokens.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]

@@ -42,28 +42,41 @@ class Recorder:
         if self.hidden is not None:
             self.hidden.append(outputs.get(f"{prefix}hidden_states"))
 
-    def ragged(self, logits: Tensor, scores: Tensor, columns: Tensor, taken: Tensor, outputs: Any) -> None:
-        """Record a step in which rows took different numbers of tokens.
+    def ragged(self, logits: Tensor, scores: Tensor, columns: Tensor, taken: Tensor, outputs: Any, prompt: int) -> None:
+        """Record a step in which rows took different numbers of tokens: one entry for each token, as of greedy search.
 
         Args:
             logits, scores: `[rows, count, vocab]`.
             columns: `[rows, count]`, long: which decoded token of its row each position decided.
             taken: `[rows, count]`, bool: the positions that were accepted.
+            outputs: what the model returned.
+            prompt: how many tokens the prompt has.
         """
-        width = int(torch.where(taken, columns + 1, 0).max())
         rows, positions = taken.nonzero(as_tuple=True)
         where = columns[rows, positions]
+        places = [(c, rows[where == c], positions[where == c]) for c in where.unique().tolist()]
         for kept, new in ((self.scores, scores), (self.logits, logits)):
-            if kept is not None:
-                while len(kept) < width:
+            for column, mine, at in places if kept is not None else ():
+                while len(kept) <= column:
                     kept.append(torch.zeros_like(new[:, 0]))
-                for column in where.unique().tolist():
-                    at = where == column
-                    kept[column][rows[at]] = new[rows[at], positions[at]]
-        if self.attentions is not None or self.hidden is not None:
-            saved, self.scores, self.logits = (self.scores, self.logits), None, None
-            self.step(logits[:, 0], None, outputs)
-            self.scores, self.logits = saved
+                kept[column][mine] = new[mine, at]
+        prefix = "decoder_" if self.encoder_decoder else ""
+        for states, name, axis in (
+            (self.hidden, f"{prefix}hidden_states", 1), (self.attentions, f"{prefix}attentions", 2),
+            (self.cross, "cross_attentions", 2),
+        ):  # fmt: skip
+            layers = outputs.get(name)
+            if states is None:
+                continue
+            if not states:  # the prompt's forward, which is recorded whole
+                states.append(layers)
+                continue
+            for column, mine, at in places:
+                while len(states) <= column:
+                    states.append(None)
+                if layers is not None:
+                    seen = prompt + column if name == f"{prefix}attentions" else None  # what the row had by then
+                    states[column] = _placed(states[column], layers, axis, mine, at, seen)
 
     def undo(self) -> None:
         """Forget the last step."""
@@ -101,3 +114,23 @@ class Recorder:
             cross_attentions=frozen(self.cross),
             decoder_hidden_states=frozen(self.hidden),
         )
+
+
+def _placed(
+    entry: tuple[Tensor, ...] | None, layers: tuple[Tensor, ...], axis: int, rows: Tensor, at: Tensor, seen: int | None
+) -> tuple[Tensor, ...]:
+    """The entry of one decoded token with these rows' states put in.
+
+    Args:
+        entry: of each layer the states of one position, of the same shapes as `layers` but for that; or None.
+        layers: `[rows, count, size]` with axis 1, or `[rows, heads, count, keys]` with axis 2.
+        rows, at: `[n]`, long: row `rows[i]` has its states at position `at[i]`.
+        seen: cut to so many keys; None for all.
+    """
+    filled: list[Tensor] = []
+    for number, layer in enumerate(layers):
+        cut = layer[..., :seen]
+        target = torch.zeros_like(cut.narrow(axis, 0, 1)) if entry is None else entry[number]
+        target.select(axis, 0)[rows] = cut.movedim(axis, 1)[rows, at]
+        filled.append(target)
+    return tuple(filled)

@@ -137,11 +137,14 @@ class Session:
     def draft(self, tokens: Tensor) -> None:
         """Guess how rows continue: `[rows, k]`, long; the next forward runs the guesses as well.
 
-        Call it after the commit. A wrong guess costs nothing but its share of the forward. What no row has
-        room for is left out.
+        Call it after the commit. A wrong guess costs nothing but its share of the forward. On the CPU, what no
+        row has room for is left out; a device has a forward of that width captured already.
         """
         room = self.draft_room
-        self._draft = tokens[:, :room] if room > 0 else None
+        if room < 1:
+            self._draft = None
+        else:
+            self._draft = tokens[:, :room] if self.device.type == "cpu" else tokens
 
     @property
     def draft_room(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import DecodingError
@@ -16,10 +17,11 @@ class Emitter:
     Args:
         streamer: an object with `put(tensor)` and `end()`.
         prompt: `[rows, length]`, long; put first, as transformers does.
+        pad: what to put for rows that have ended before others.
     """
 
-    def __init__(self, streamer: Any, prompt: Tensor) -> None:
-        self.streamer = streamer
+    def __init__(self, streamer: Any, prompt: Tensor, pad: int) -> None:
+        self.streamer, self.pad = streamer, pad
         self.sent = prompt.shape[1]
         self._prompt: Tensor | None = prompt
 
@@ -35,15 +37,23 @@ class Emitter:
         self.sent += 1
 
     def advance(self, history: History, unfinished: Tensor) -> None:
-        """Send every column that all unfinished rows have reached; history is on the host."""
+        """Send every column that all unfinished rows have reached; waits for the device."""
         if history.uniform is not None:
             end = history.uniform
         elif bool(unfinished.any()):
             end = int(history.lengths[unfinished].min())
         else:
             end = int(history.lengths.max())
-        for column in range(self.sent, end):
-            self.put(history.tokens[:, column].clone())
+        if end > self.sent:
+            self.reach(self._filled(history, end), end)
+
+    def _filled(self, history: History, end: int) -> Tensor:
+        """Columns `[0, end)` of every row, padded where a row has ended before."""
+        tokens = history.tokens[:, :end]
+        if history.uniform is not None:
+            return tokens
+        columns = torch.arange(end, device=tokens.device)
+        return tokens.where(columns < history.lengths[:, None], self.pad)
 
     def reach(self, tokens: Tensor, length: int | None) -> None:
         """Send the columns of `tokens` `[rows, ...]` up to `length`, or all, that were not sent yet."""
