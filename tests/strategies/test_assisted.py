@@ -16,7 +16,7 @@ import transformers
 from torch import Tensor
 
 import genmode
-from genmode.session.stopping import Flags
+from genmode.session import stopping
 from genmode_strategies.drafters.copying import best_length
 from genmode_strategies.drafters.early_exit import first_layers
 from genmode_strategies.drafters.lengths import Heuristic
@@ -207,7 +207,7 @@ class TestLengths:
             rows, device = 2, torch.device("cpu")
 
             def carrier(self, width: int) -> Any:
-                return Flags(self.device, width)
+                return stopping.Flags(self.device, width)
 
         lengths, both = Heuristic(Session(), 4), torch.tensor([True, True])  # type: ignore[arg-type]
         lengths.learn(4, torch.tensor([4, 1]), both)
@@ -600,6 +600,19 @@ def test_the_heuristic_goes_on_where_the_last_call_ended() -> None:
         helper.generation_config.update(num_assistant_tokens=3, num_assistant_tokens_schedule=schedule)
         _, taken = widths(model, lambda: genmode.generate(model, **inputs, **flags))
         assert taken[0] == second if second == 4 else taken[0] > 4
+
+
+@pytest.mark.parametrize("sampling", [{"do_sample": False}, {"do_sample": True, "top_k": 12, "seed": 3}], ids=str)
+@pytest.mark.parametrize("drafter", DRAFTERS)
+def test_a_host_that_learns_late(drafter: str, sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, drafts = flags_of(drafter, monkeypatch)
+    monkeypatch.setattr(stopping, "reads_freely", lambda device: False)
+    for rows in (1, 3):
+        flags: dict[str, Any] = {**BANS, **sampling, "max_new_tokens": 40}
+        plain = genmode.generate(model, **prompt("llama", rows), **flags)
+        eos = int(plain[0, -20])
+        plain = genmode.generate(model, **prompt("llama", rows), **flags, eos_token_id=eos)
+        assert torch.equal(genmode.generate(model, **prompt("llama", rows), **flags, **drafts, eos_token_id=eos), plain)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

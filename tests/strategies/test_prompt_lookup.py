@@ -179,6 +179,26 @@ def test_recorded_scores_are_those_of_greedy_search(name: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "flags"), [("llama", {}), ("llama", {"prefill_chunk_size": 64}), ("bart", {}), ("gpt2", {})], ids=str
+)
+def test_recorded_states_are_those_of_greedy_search(name: str, flags: dict[str, Any], rows: int) -> None:
+    """Also where rows have taken different numbers of tokens; a sliding window's keys are kept, so not there."""
+    model, inputs = tiny(name, "eager"), prompt(name, rows)
+    recorded = {"return_dict_in_generate": True, "output_hidden_states": True, "output_attentions": True}
+    call: dict[str, Any] = {**inputs, **recorded, "do_sample": False, "max_new_tokens": 10}
+    stock = model.generate(**call)
+    ours = genmode.generate(model, **call, **flags, **DRAFT)
+    assert torch.equal(ours.sequences, stock.sequences)
+    kinds = [key for key in stock if key.endswith(("hidden_states", "attentions")) and not key.startswith("encoder")]
+    assert len(kinds) == (3 if name == "bart" else 2)
+    for kind in kinds:
+        assert len(ours[kind]) == len(stock[kind]) == 10
+        for mine, theirs in zip(ours[kind], stock[kind], strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
 def test_ways_of_caching() -> None:
     model, inputs = cyclic(), {"input_ids": torch.tensor([[50, 10, 11], [51, 20, 21]])}
     flags: dict[str, Any] = {"do_sample": False, "max_new_tokens": 20}

@@ -40,7 +40,9 @@ class Recorder:
         if self.cross is not None:
             self.cross.append(outputs.get("cross_attentions"))
         if self.hidden is not None:
-            self.hidden.append(outputs.get(f"{prefix}hidden_states"))
+            states = outputs.get(f"{prefix}hidden_states")
+            # A replayed graph writes its next states where these are.
+            self.hidden.append(tuple(x.clone() for x in states) if states and logits.is_cuda else states)
 
     def ragged(self, logits: Tensor, scores: Tensor, columns: Tensor, taken: Tensor, outputs: Any, prompt: int) -> None:
         """Record a step in which rows took different numbers of tokens: one entry for each token, as of greedy search.
@@ -56,7 +58,9 @@ class Recorder:
         where = columns[rows, positions]
         places = [(c, rows[where == c], positions[where == c]) for c in where.unique().tolist()]
         for kept, new in ((self.scores, scores), (self.logits, logits)):
-            for column, mine, at in places if kept is not None else ():
+            if kept is None:
+                continue
+            for column, mine, at in places:
                 while len(kept) <= column:
                     kept.append(torch.zeros_like(new[:, 0]))
                 kept[column][mine] = new[mine, at]

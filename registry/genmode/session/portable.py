@@ -226,21 +226,21 @@ def last_hidden(outputs: Any) -> Tensor | None:
 
 
 def join_outputs(parts: list[Any]) -> Any:
-    """What the model returned for rows that it ran alone, as if it had run them together.
-
-    What differs in shape from row to row, as attentions do, is left out, and so are the caches.
-    """
+    """Hidden states and attentions of rows that were run alone, as if together; what a row lacks is zero."""
 
     def join(values: list[Any]) -> Any:
-        first = values[0]
-        if isinstance(first, tuple):
-            found = tuple(join(list(each)) for each in zip(*values, strict=True))
-            return None if any(one is None for one in found) else found
-        if isinstance(first, Tensor) and all(value.shape[1:] == first.shape[1:] for value in values):
-            return torch.cat(values)
-        return None
+        if isinstance(values[0], tuple):
+            return tuple(join(list(layer)) for layer in zip(*values, strict=True))
+        if not isinstance(values[0], Tensor):
+            return None
+        shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+        joined = values[0].new_zeros((len(values), *shape))
+        for row, value in zip(joined, values, strict=True):
+            row[tuple(slice(size) for size in value.shape[1:])] = value[0]
+        return joined
 
-    return ModelOutput({k: join([part[k] for part in parts]) for k in parts[0] if k not in seam.CACHE_NAMES})
+    wanted = [key for key in parts[0] if key.endswith(("hidden_states", "attentions"))]
+    return ModelOutput({key: join([part[key] for part in parts]) for key in wanted})
 
 
 def pick_outputs(outputs: Any, rows: Tensor) -> Any:

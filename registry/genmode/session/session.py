@@ -144,12 +144,12 @@ class Session:
         if room < 1:
             self._draft = None
         else:
-            self._draft = tokens[:, :room] if self.device.type == "cpu" else tokens
+            self._draft = tokens[:, :room] if self.reads_freely else tokens
 
     @property
     def draft_room(self) -> int:
         """How many tokens a draft can be of use for, where the host knows it; else a bound on that."""
-        if stopping_module.reads_freely(self.device):
+        if self.reads_freely:
             lengths = self.history.lengths[self.unfinished]
             shortest = int(lengths.min()) if len(lengths) else self.max_length
         else:
@@ -269,9 +269,14 @@ class Session:
         """Brings `width` numbers a step from the device to the host without waiting for it; see `Flags`."""
         return Flags(self.device, width)
 
+    @property
+    def reads_freely(self) -> bool:
+        """Whether the host may read tensors without waiting for a device."""
+        return stopping_module.reads_freely(self.device)
+
     def surely_none(self, mask: Tensor) -> bool:
         """Whether no element is true, where the host can tell for free; False means that it cannot tell."""
-        return stopping_module.reads_freely(self.device) and not bool(mask.any())
+        return self.reads_freely and not bool(mask.any())
 
     def multinomial(self, probabilities: Tensor, count: int = 1) -> Tensor:
         """Draw without replacement from each row of `[n, m]` weights: `[n, count]`, long.

@@ -66,7 +66,7 @@ class CopyDrafter:
             return None
         self.copied, found = self.look(session.history, self.most)
         self.found = found & session.unfinished
-        if session.device.type == "cpu":
+        if session.reads_freely:
             running = int(session.unfinished.sum())
             self.share = int(self.found.sum()) / max(running, 1)
         rate = self.agreed / self.tried

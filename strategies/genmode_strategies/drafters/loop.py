@@ -48,18 +48,21 @@ class Drafter(Protocol):
 def decode_with(drafter: Drafter, session: genmode.Session, sample: bool) -> None:
     """Greedy search, or sampling, with the drafter's guesses."""
     for step in session.steps():
-        chosen = step.sample_each() if sample else step.each_scores.argmax(-1)  # [rows, k + 1]
-        agreed, running = agreeing(step.draft, chosen), session.unfinished
+        running = session.unfinished
         if step.draft is None and session.history.uniform is not None:
+            chosen = (step.sample() if sample else step.scores.argmax(-1))[:, None]  # [rows, 1]
+            agreed = agreeing(None, chosen)
             step.commit(chosen[:, 0])
         else:
+            chosen = step.sample_each() if sample else step.each_scores.argmax(-1)  # [rows, k + 1]
+            agreed = agreeing(step.draft, chosen)
             step.commit(chosen, counts=agreed + 1)
         drafter.learn(step, chosen, agreed, running)
         if session.surely_none(session.unfinished):
             continue
         draft = drafter.draft()
         if draft is not None:
-            session.draft(draft if session.device.type == "cpu" else filled(draft))
+            session.draft(draft if session.reads_freely else filled(draft))
 
 
 def agreeing(draft: Tensor | None, chosen: Tensor) -> Tensor:
