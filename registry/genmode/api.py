@@ -50,6 +50,9 @@ def generate(
             more once for each model and shape; worth it for a model that serves for hours.
         kwargs: flags of transformers, parameters of components, and model inputs.
 
+    A model whose class brings a `generate` of its own runs that, untouched, unless the call names a strategy,
+    processors, criteria, a watermark, a seed or `cancel`.
+
     Returns:
         `[batch * num_return_sequences, length]`, long, prompt included; or, with
         `return_dict_in_generate=True`, transformers' output class.
@@ -58,6 +61,9 @@ def generate(
         ParameterError: an unknown or contradictory argument; the message names the closest key.
         DecodingError: decoding failed; `sequences` holds what had been decoded.
     """
+    named = (strategy, processors, criteria, watermark, seed, cancel)
+    if all(one is None for one in named) and seam.has_loop_of_its_own(model):
+        return _untouched(model, inputs, generation_config, streamer, tokenizer, kwargs)
     request = build(
         model, inputs, strategy=strategy, processors=processors, criteria=criteria, watermark=watermark, seed=seed,
         generation_config=generation_config, streamer=streamer, tokenizer=tokenizer, cancel=cancel, compile=compile,
@@ -71,6 +77,10 @@ def explain(model: Any, inputs: Tensor | None = None, **kwargs: Any) -> Plan:
 
     Takes the arguments of `generate` and raises the same errors.
     """
+    names = ("strategy", "processors", "criteria", "watermark", "seed", "cancel")
+    if all(kwargs.get(name) is None for name in names) and seam.has_loop_of_its_own(model):
+        cls = type(model).__name__
+        return Plan("none", "transformers", f"{cls} brings a generate of its own", {}, engine=f"{cls}.generate")
     request = build(model, inputs, **kwargs)
     plan: Plan = _through_transformers(request, Loop(request, plan_only=True))
     return plan
@@ -174,6 +184,15 @@ class GenerationMixin:
     def generate(self, inputs: Any = None, generation_config: Any = None, **kwargs: Any) -> Any:
         """See `genmode.generate`; arguments in transformers' order."""
         return _attached(self, inputs, generation_config, **kwargs)
+
+
+def _untouched(
+    model: Any, inputs: Any, config: Any, streamer: Any, tokenizer: Any, kwargs: dict[str, Any]
+) -> Any:  # fmt: skip
+    """The model's own `generate`, with the arguments as they came."""
+    given = {"generation_config": config, "streamer": streamer, "tokenizer": tokenizer}
+    kwargs = {**kwargs, **{name: value for name, value in given.items() if value is not None}}
+    return seam.plain_generate(model)(*([] if inputs is None else [inputs]), **kwargs)
 
 
 def _through_transformers(request: Any, loop: Loop) -> Any:

@@ -173,6 +173,11 @@ def tensor_parallel_size(model: Any) -> int:
     return getattr(model, "_tp_size", None) or 1
 
 
+def has_loop_of_its_own(model: Any) -> bool:
+    """Whether the model's class brings its own `generate`, as diffusion, speech and other models do."""
+    return getattr(plain_generate(model), "__func__", None) is not _own.GenerationMixin.generate
+
+
 def plain_generate(model: Any) -> Any:
     """transformers' own `generate`, bound to the model, beneath whatever genmode has put above it."""
     for cls in type(model).__mro__:

@@ -87,7 +87,7 @@ HALVES = logs(0.125, 0.5, 0.25, 0.0625, 0.0625)
         (MinK(min_k_tau=0.0), torch.tensor([[6.0, 5.0, 4.5, 0.5, 0.0]]), [0, 1, 2]),
         (MinK(min_k_tau=24.0), torch.tensor([[6.0, 5.0, 4.5, 0.5, 0.0]]), [0, 1, 2, 3]),
     ],
-    ids=repr,
+    ids=lambda one: getattr(one, "__name__", repr(one)),
 )
 def test_by_hand(processor: genmode.LogitsProcessor, scores: Tensor, expected: list[int]) -> None:
     assert kept(processor, scores) == expected

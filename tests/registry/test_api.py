@@ -595,3 +595,19 @@ def test_a_model_in_training_mode_stays_in_it() -> None:
     model = fresh("llama").train()
     genmode.generate(model, **ONE, **FLAGS)
     assert model.training
+
+
+class OwnLoop(transformers.LlamaForCausalLM):
+    """A model that decodes in a way of its own, as diffusion models do."""
+
+    def generate(self, inputs: Any = None, steps: int = 3, **kwargs: Any) -> tuple[Any, int, dict[str, Any]]:
+        return inputs, steps, kwargs
+
+
+class TestModelsWithALoopOfTheirOwn:
+    def test_run_it_untouched(self) -> None:
+        model = OwnLoop(tiny("llama").config)
+        ids = torch.tensor([[3, 4]])
+        assert genmode.generate(model, ids, steps=5, anything=1) == (ids, 5, {"anything": 1})
+        plan = genmode.explain(model, ids)
+        assert (plan.engine, plan.why) == ("OwnLoop.generate", "OwnLoop brings a generate of its own")
