@@ -193,7 +193,7 @@ def min_k(row: Row) -> Row:
         (TailFree(tfs=0.9), tail_free),
         (MinK(min_k_tau=3.0), min_k),
     ],
-    ids=repr,
+    ids=lambda one: getattr(one, "__name__", repr(one)),
 )
 def test_equals_its_definition(processor: genmode.LogitsProcessor, definition: Callable[[Row], Row]) -> None:
     """Where a token is farther from the edge than float32 can err, it is kept or dropped as defined."""
