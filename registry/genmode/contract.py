@@ -100,7 +100,8 @@ class Strategy(Component):
 
         Args:
             params: this strategy's parameters, already of the right types and within their bounds.
-            call: the transformers flags in force for the call.
+            call: the transformers flags in force for the call, and under `model`, `tokenizer`, `assistant_model`
+                and `assistant_tokenizer` what the call brings of these.
 
         Raises:
             ParameterError: naming the flags.
