@@ -49,12 +49,9 @@ def build_links(request: Request, prepared: Sequence[Any]) -> list[Link]:
 
 
 def _same(one: Link, other: Link) -> bool:
-    if isinstance(one.processor, TransformersProcessor) and isinstance(other.processor, TransformersProcessor):
-        return (
-            inspect.isclass(type(one.processor.call))
-            and type(one.processor.call) is type(other.processor.call)
-            and (not inspect.isroutine(one.processor.call))
-        )
+    mine, theirs = one.processor, other.processor
+    if isinstance(mine, TransformersProcessor) and isinstance(theirs, TransformersProcessor):
+        return type(mine.call) is type(theirs.call) and not inspect.isroutine(mine.call)
     return one.name == other.name
 
 
