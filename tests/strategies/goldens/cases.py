@@ -16,6 +16,8 @@ from genmode_strategies.constraints import DisjunctiveConstraint, PhrasalConstra
 from .models import ENCODER_DECODER, build
 
 TOLERANCE = 1e-4
+RELATIVE = 5e-6
+"""Of float32 scores; processors round differently."""
 LINES = [(name, key) for name in ("llama", "gpt2", "qwen2") for key in ("one", "three", "padded")]
 LINES += [(name, key) for name in ENCODER_DECODER for key in ("one", "three")]
 """The model and inputs of the cases that one test runs."""
@@ -75,11 +77,12 @@ def compare(result: Any, case: dict[str, Any]) -> None:
         assert ours == theirs, told
 
 
-def compare_scores(result: Any, case: dict[str, Any], cumulative: bool = False) -> None:
+def compare_scores(result: Any, case: dict[str, Any], cumulative: bool = False, edges: int = 0) -> None:
     """The recorded scores of each step, of all rows that are not done.
 
     Args:
         cumulative: the golden's scores have the score of the row so far added.
+        edges: how often another processor's rounding may drop a token that the golden keeps, or the reverse.
     """
     if case["scores"] is None:
         return
@@ -96,7 +99,10 @@ def compare_scores(result: Any, case: dict[str, Any], cumulative: bool = False) 
             moved = added * float((finite[row] * weights).mean())
             found = (float(largest[row]) + added, float(digest[row]) + moved)
             told = f"{case['model']}, {case['input']}, {case['flags']}, step {number}, row {row}"
-            assert max(abs(found[0] - expected[0]), abs(found[1] - expected[1])) < TOLERANCE, told
+            tolerance = TOLERANCE + RELATIVE * abs(expected[0])
+            assert abs(found[0] - expected[0]) < tolerance, told
+            edges -= abs(found[1] - expected[1]) >= tolerance
+            assert edges >= 0, told
 
 
 def _one_end(rows: list[list[int]], ends: list[int]) -> list[list[int]]:
