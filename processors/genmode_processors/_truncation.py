@@ -25,6 +25,7 @@ class Truncation(genmode.LogitsProcessor):
 
     contract_version = 1
     stage: ClassVar[genmode.Stage] = genmode.Stage.TRUNCATION
+    pure: ClassVar[bool] = True
 
     def __init__(self, params: Any = None, **values: Any) -> None:
         super().__init__(params, **values)

@@ -35,6 +35,7 @@ class DynamicTemperature(genmode.LogitsProcessor):
     name = "dynamic_temperature"
     paper = "kalomaze, Dynamic temperature, github.com/ggml-org/llama.cpp/pull/4972"
     stage = genmode.Stage.TEMPERATURE
+    pure = True
     after = ("temperature",)
 
     class Params(genmode.Params):
@@ -67,6 +68,7 @@ class Edt(genmode.LogitsProcessor):
     name = "edt"
     paper = "Zhang, Bao and Huang, EDT: entropy-based dynamic temperature sampling, 2024, arXiv:2403.14541"
     stage = genmode.Stage.TEMPERATURE
+    pure = True
     after = ("temperature",)
 
     class Params(genmode.Params):

@@ -66,6 +66,7 @@ class Mirostat(Truncation):
         "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h", "top_n_sigma", "top_a", "tfs",
         "p_less", "p_less_norm", "min_k", "xtc",
     )  # fmt: skip
+    pure = False
 
     class Params(genmode.Params):
         mirostat_mode: Literal[0, 1, 2] = Field(2, description="version of the algorithm; 0 turns it off")

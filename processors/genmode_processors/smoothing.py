@@ -23,6 +23,7 @@ class Smoothing(genmode.LogitsProcessor):
     name = "smoothing"
     paper = "kalomaze, Quadratic sampling, github.com/oobabooga/textgen/pull/5403"
     stage = genmode.Stage.TEMPERATURE
+    pure = True
     after = ("temperature",)
 
     class Params(genmode.Params):

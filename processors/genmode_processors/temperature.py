@@ -26,6 +26,7 @@ class Temperature(genmode.LogitsProcessor):
     name = "temperature"
     paper = "Ackley, Hinton and Sejnowski, A learning algorithm for Boltzmann machines, 1985"
     stage = genmode.Stage.TEMPERATURE
+    pure = True
     replaces = ("TemperatureLogitsWarper",)
 
     class Params(genmode.Params):

@@ -31,6 +31,7 @@ class RemoveInvalidValues(genmode.LogitsProcessor):
     contract_version = 1
     name = "remove_invalid_values"
     stage = genmode.Stage.CONSTRAINT
+    pure = True
     after = preceding("remove_invalid_values")
     replaces = ("InfNanRemoveLogitsProcessor",)
 
@@ -56,6 +57,7 @@ class Renormalise(genmode.LogitsProcessor):
     contract_version = 1
     name = "renormalise"
     stage = genmode.Stage.NORMALISE
+    pure = True
     replaces = ("LogitNormalization",)
 
     class Params(genmode.Params):

@@ -33,6 +33,7 @@ class Xtc(Truncation):
         "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h", "top_n_sigma", "top_a", "tfs",
         "p_less", "p_less_norm", "min_k",
     )  # fmt: skip
+    pure = False
 
     class Params(genmode.Params):
         xtc_probability: float = Field(0.5, ge=0, le=1, description="how often the top choices are dropped")

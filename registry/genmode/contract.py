@@ -142,6 +142,9 @@ class LogitsProcessor(Component):
         active: "set" if naming one of its parameters switches it on (the default), "named" if only
             naming the processor does.
         replaces: names of transformers classes that this one stands in for; see `adopt`.
+        pure: whether `process` is a function of the scores and the parameters alone: no history, no state, no
+            random numbers, no look at a tensor from the host. A device records a chain of such processors once
+            and replays it.
     """
 
     stage: ClassVar[Stage] = Stage.GUIDANCE
@@ -149,6 +152,7 @@ class LogitsProcessor(Component):
     after: ClassVar[tuple[str, ...]] = ()
     active: ClassVar[Literal["set", "named"]] = "set"
     replaces: ClassVar[tuple[str, ...]] = ()
+    pure: ClassVar[bool] = False
 
     @classmethod
     def adopt(cls, processor: Any) -> LogitsProcessor | None:

@@ -23,15 +23,14 @@ _own: Any = transformers.generation.utils
 
 CACHE_NAMES = ("past_key_values", "cache_params", "state", "mems", "past_buckets_states")
 
-
-PACKED = "genmode_packed"
-"""The name of `genmode.session.attention.packed_sdpa`, which stands in for "sdpa" while a forward is captured."""
+PACKED, SPLIT = "genmode_packed", "genmode_split"
+"""Names of what stands in for "sdpa" while a forward is captured, see `genmode.session.attention`."""
 
 
 def attention_name(model: Any) -> str:
     """How the model computes attention, whether or not another thread captures it just now."""
     name = str(model.config._attn_implementation)
-    return "sdpa" if name == PACKED else name
+    return "sdpa" if name in (PACKED, SPLIT) else name
 
 
 def default_flags() -> dict[str, Any]:

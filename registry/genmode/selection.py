@@ -139,3 +139,28 @@ def count_above(scores: Tensor, threshold: float) -> int:
     above = scores.detach().numpy() > threshold
     whole = int(np.count_nonzero(above))  # many times faster than along an axis
     return whole if len(above) == 1 else int(np.count_nonzero(above, axis=-1).max())
+
+
+def first_best(scores: Tensor) -> Tensor:
+    """The highest score of each row `[rows, vocab]`, the first of equals: `[rows]`, long; as torch.argmax."""
+    parts = _parts(scores)
+    if parts == 1:
+        return scores.argmax(-1)
+    values, places = scores.unflatten(-1, (parts, -1)).max(-1)  # [rows, parts]
+    best = values.argmax(-1, keepdim=True)
+    inside: Tensor = places.gather(-1, best)
+    tokens: Tensor = best * (scores.shape[-1] // parts) + inside
+    return tokens[:, 0]
+
+
+def highest_values(scores: Tensor) -> Tensor:
+    """The highest score of each row `[rows, vocab]`: `[rows]`; NaN where there is one."""
+    parts = _parts(scores)
+    return scores.amax(-1) if parts == 1 else scores.unflatten(-1, (parts, -1)).amax(-1).amax(-1)
+
+
+def _parts(scores: Tensor) -> int:
+    """Parts of equal size to reduce a row by: on CUDA one reduction has only one block for each row."""
+    if scores.device.type != "cuda" or scores.shape[-1] < _SHORT:
+        return 1
+    return next((parts for parts in range(1024, 31, -1) if scores.shape[-1] % parts == 0), 1)

@@ -46,38 +46,35 @@ class BeamSearch(genmode.Strategy):
     def decode(self, session: genmode.Session, params: Any) -> None:
         inputs, beams = session.inputs, params.num_beams
         keep = max(2, 1 + len(session.eos_token_ids)) * beams
-        offset = torch.arange(inputs, device=session.device)[:, None] * beams
         running = torch.full((inputs, beams), MASKED, device=session.device)
         running[:, 0] = 0.0  # all beams of an input start equal, so only the first may continue
         finished = Finished(session, params)
         trace = _Trace(session) if finished.trace is not None else None
         for step in session.steps(ending=False):
-            scores = (step.log_scores.view(inputs, beams, -1) + running[:, :, None]).flatten(1)
-            found, index = self.candidates(session, scores, keep)  # [inputs, keep]
-            rows, tokens = index // session.vocab_size + offset, index % session.vocab_size
+            found, rows, tokens = self.candidates(session, step.log_scores, running, keep)  # [inputs, keep]
             ends = session.done_after(rows.view(-1), tokens.view(-1)).view(inputs, keep)
-            finished.offer(ends, found, rows, tokens, trace.rows if trace else None)
-            running, best = (found + ends * MASKED).topk(beams)  # among equals another order than `candidates` has
-            rows, tokens = rows.gather(1, best), tokens.gather(1, best)
+            running, rows, tokens, over = finished.judge(ends, found, rows, tokens, trace.rows if trace else None)
             step.commit(tokens.flatten(), rows=rows.flatten())
             if trace:
                 trace.follow(rows.flatten())
-            over = ends.all()
-            if finished.touched or not session.surely_none(over):
-                session.stop_when(finished.close(running[:, :1], session.history.ids.shape[1]) | over)
+            if over is not None:
+                session.stop_when(over)
             if session.streams:
                 open_ids = session.history.ids.view(inputs, beams, -1)
                 session.settle(open_ids[:, 0], finished.settled(open_ids))
         finished.finish(running.flatten(), trace.rows if trace else None)
 
-    def candidates(self, session: genmode.Session, scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-        """The `keep` continuations to look at: their scores and places in `scores`, `[inputs, keep]` each.
+    def candidates(
+        self, session: genmode.Session, log_scores: Tensor, running: Tensor, keep: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The `keep` continuations to look at: their sums, rows and tokens, `[inputs, keep]` each.
 
         Args:
-            scores: `[inputs, beams * vocab]`, float32.
+            log_scores: `[rows, vocab]`, float32.
+            running: `[inputs, beams]`, float32: the sum of each open hypothesis.
         """
-        found, index = scores.topk(keep)
-        return found, index
+        found: tuple[Tensor, Tensor, Tensor] = session.replay(_highest, log_scores, running, keep)
+        return found
 
 
 class BeamSample(BeamSearch):
@@ -86,9 +83,29 @@ class BeamSample(BeamSearch):
     contract_version = 1
     flags: ClassVar[Mapping[str, Any]] = {"do_sample": True, "num_beams": 4}
 
-    def candidates(self, session: genmode.Session, scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-        index = session.multinomial(scores.softmax(-1), keep)
-        return scores.gather(1, index), index
+    def candidates(
+        self, session: genmode.Session, log_scores: Tensor, running: Tensor, keep: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        sums = _continued(log_scores, running)
+        index = session.multinomial(sums.softmax(-1), keep)
+        return (sums.gather(1, index), *_places(index, running, log_scores.shape[-1]))
+
+
+def _continued(log_scores: Tensor, running: Tensor) -> Tensor:
+    """The sum of each continuation of each input: `[inputs, beams * vocab]`, float32."""
+    return (log_scores.view(*running.shape, -1) + running[:, :, None]).flatten(1)
+
+
+def _highest(log_scores: Tensor, running: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
+    found, index = _continued(log_scores, running).topk(keep)
+    return (found, *_places(index, running, log_scores.shape[-1]))
+
+
+def _places(index: Tensor, running: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
+    """The session's row and the token of each place in `_continued`, `[inputs, keep]` each."""
+    inputs, beams = running.shape
+    offset = torch.arange(inputs, device=index.device)[:, None] * beams
+    return index // vocab + offset, index % vocab
 
 
 class _Trace:

@@ -49,7 +49,7 @@ class Finished:
         self.scores = torch.full((inputs, beams), MASKED, device=device)
         self.open = torch.ones(inputs, 1, dtype=torch.bool, device=device)
         self.touched = False
-        self.places = torch.arange(beams, device=device)
+        self.length = torch.full((), session.prompt_length, device=device)
         self.trace: Tensor | None = None
         if session.generation_config.return_dict_in_generate:
             size = session.max_length - session.prompt_length
@@ -70,63 +70,34 @@ class Finished:
         """`[inputs, beams]`, bool: which places are taken."""
         return self.scores > MASKED / 2
 
-    def offer(self, ended: Tensor, scores: Tensor, rows: Tensor, tokens: Tensor, trace: Tensor | None) -> None:
-        """Take in those of the best `beams` candidates that `ended`, if they beat what is there.
-
-        All candidates are ranked as transformers ranks them, so that equal scores end up in its order.
+    def judge(
+        self, ended: Tensor, sums: Tensor, rows: Tensor, tokens: Tensor, trace: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Take in the best of the candidates that end, let the best others go on.
 
         Args:
-            ended: `[inputs, n]`, bool.
-            scores: `[inputs, n]`, float32: summed log-probabilities, the candidates to be taken in first.
+            ended: `[inputs, n]`, bool: which candidates end.
+            sums: `[inputs, n]`, float32: summed log-probabilities, the candidates to be taken in first.
             rows, tokens: `[inputs, n]`, long: each continues a row of the session by a token.
             trace: `[rows, decoded]`, int32: the rows in which each row's tokens were chosen.
+
+        Returns:
+            Of the hypotheses that stay open, `[inputs, beams]` each: summed log-probabilities, the rows that they
+            continue, and their tokens; and one bool, true when none can win any more, or None for false.
         """
-        none = self.session.surely_none(ended[:, : self.beams])
-        if none and not self.touched:
-            return
+        session, params = self.session, self.params
+        if not self.touched and session.surely_none(ended):
+            running, rows, tokens = _go_on(ended, sums, rows, tokens, self.beams)
+            self.length = self.length + 1
+            return running, rows, tokens, None
         self.touched = True
-        inputs, count = ended.shape[0], self.beams
-        history, prompt = self.session.history.ids, self.session.prompt_length
-        length = history.shape[1]
-        worth = scores / ((length + 1 - prompt) ** self.params.length_penalty)
-        if self.params.early_stopping is True:
-            worth = worth + self.done.all(-1, keepdim=True) * MASKED
-        worth = worth + ~self.open * MASKED
-        first = torch.arange(ended.shape[1], device=ended.device) < count
-        worth = worth + ~(ended & first) * MASKED
-        ranked, best = torch.cat([self.scores, worth], 1).topk(self.beams)  # [inputs, beams]
-        if none and bool(((best == self.places) | ~self.done).all()):
-            return
-        self.scores, best = ranked.clamp(min=MASKED), best.clamp(max=2 * count - 1)  # what is behind is masked
-        rows, tokens = rows[:, :count], tokens[:, :count]
-        candidates = self.records.new_full((inputs, count, self.records.shape[2]), _fill(self.session))
-        candidates[:, :, :length] = history[rows]
-        candidates[:, :, length] = tokens
-        candidates[:, :, -1] = length + 1 - prompt
-        self.records = _pick(self.records, candidates, best)
-        if self.trace is not None and trace is not None:
-            traces = self.trace.new_full((inputs, count, self.trace.shape[2]), -1)
-            traces[:, :, : length - prompt] = trace[rows][:, :, : length - prompt]
-            traces[:, :, length - prompt] = rows.to(torch.int32)
-            self.trace = _pick(self.trace, traces, best)
-
-    def close(self, best_open: Tensor, length: int) -> Tensor:
-        """Update which inputs are open; returns one bool, true when none is.
-
-        Args:
-            best_open: `[inputs, 1]`, float32: summed log-probability of the best open hypothesis.
-            length: tokens of the open hypotheses, prompt included.
-        """
-        reach = self.session.max_length if self._patient else length
-        worst = self.scores.amin(1, keepdim=True).where(self.done, MASKED)
-        possible = (best_open / ((reach - self.session.prompt_length) ** self.params.length_penalty) > worst).any(-1)
-        self.open = self.open & possible[:, None]
-        over = ~self.open.any()
-        return over | self.done.all() if self.params.early_stopping is True else over
-
-    @property
-    def _patient(self) -> bool:
-        return bool(self.params.early_stopping == "never" and self.params.length_penalty > 0.0)
+        self.records, self.scores, self.open, self.trace, self.length, *found = session.replay(
+            _judged, self.records, self.scores, self.open, self.trace, self.length,
+            ended, sums, rows, tokens, trace, session.history.tokens, session.prompt_length, session.max_length,
+            params.length_penalty, params.early_stopping, _fill(session),
+        )  # fmt: skip
+        running, rows, tokens, over = found
+        return running, rows, tokens, over
 
     def finish(self, running: Tensor, trace: Tensor | None) -> None:
         """State the result, best first; open hypotheses stand in where the loop ended early.
@@ -170,6 +141,63 @@ class Finished:
         held = self.sequences[:, :, : running.shape[2]]
         same = same & ((held == first) | ~self.done[:, :, None]).all(1)
         return int(same.long().cumprod(1).sum(1).min())
+
+
+def _go_on(ended: Tensor, sums: Tensor, rows: Tensor, tokens: Tensor, beams: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best `beams` candidates that do not end: sums, rows and tokens, `[inputs, beams]` each."""
+    running, best = (sums + ended * MASKED).topk(beams)  # among equals another order than the candidates have
+    return running, rows.gather(1, best), tokens.gather(1, best)
+
+
+def _judged(
+    records: Tensor, scores: Tensor, open_: Tensor, trace: Tensor | None, length: Tensor,
+    ended: Tensor, sums: Tensor, rows: Tensor, tokens: Tensor, open_trace: Tensor | None, history: Tensor,
+    prompt: int, max_length: int, penalty: float, early: bool | str, fill: int,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """One step of `Finished`: what it holds afterwards, the length, and what `judge` returns.
+
+    All candidates are ranked as transformers ranks them, so that equal scores end up in its order.
+    """
+    inputs, beams = scores.shape
+    done = scores > MASKED / 2
+    worth = _worth(sums, length + 1 - prompt, penalty)
+    if early is True:
+        worth = worth + done.all(-1, keepdim=True) * MASKED
+    worth = worth + ~open_ * MASKED
+    first = torch.arange(ended.shape[1], device=ended.device) < beams
+    worth = worth + ~(ended & first) * MASKED
+    ranked, best = torch.cat([scores, worth], 1).topk(beams)  # [inputs, beams]
+    scores, best = ranked.clamp(min=MASKED), best.clamp(max=2 * beams - 1)  # what is behind is masked
+    parents, last = rows[:, :beams], tokens[:, :beams]
+    columns, width = torch.arange(max_length + 1, device=ended.device), min(max_length, history.shape[1])
+    candidates = records.new_full((inputs, beams, max_length + 1), fill)
+    candidates[:, :, :width] = history[:, :width][parents]
+    candidates = candidates.where(columns < length, fill)
+    candidates = torch.where(columns == length, last[:, :, None], candidates)
+    candidates = torch.where(columns == max_length, length + 1 - prompt, candidates)
+    records = _pick(records, candidates, best)
+    if trace is not None and open_trace is not None:
+        size = torch.arange(trace.shape[2], device=ended.device)
+        traces = open_trace[parents].where(size < length - prompt, -1)
+        traces = torch.where(size == length - prompt, parents[:, :, None].to(torch.int32), traces)
+        trace = _pick(trace, traces, best)
+    running, rows, tokens = _go_on(ended, sums, rows, tokens, beams)
+    length = length + 1
+    patient = early == "never" and penalty > 0.0
+    reach = torch.full_like(length, max_length) if patient else length
+    done = scores > MASKED / 2
+    worst = scores.amin(1, keepdim=True).where(done, MASKED)
+    open_ = open_ & (_worth(running[:, :1], reach - prompt, penalty) > worst).any(-1)[:, None]
+    over = ~open_.any() | ended.all()
+    if early is True:
+        over = over | done.all()
+    return records, scores, open_, trace, length, running, rows, tokens, over
+
+
+def _worth(sums: Tensor, decoded: Tensor, penalty: float) -> Tensor:
+    """sums / decoded^penalty, rounded as torch does it for a number `decoded`: on CUDA by the reciprocal."""
+    divisor = (decoded.double() ** penalty).float()
+    return sums * divisor.reciprocal() if sums.is_cuda else sums / divisor
 
 
 def _fill(session: genmode.Session) -> int:

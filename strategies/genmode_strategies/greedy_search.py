@@ -21,4 +21,4 @@ class GreedySearch(genmode.Strategy):
 
     def decode(self, session: genmode.Session, params: genmode.Params) -> None:
         for step in session.steps():
-            step.commit(step.scores.argmax(-1))
+            step.commit(step.best())

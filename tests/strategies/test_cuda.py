@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
@@ -200,3 +201,78 @@ def test_numbers_that_are_none_are_an_error_with_the_tokens_kept() -> None:
         genmode.generate(model, **inputs, max_new_tokens=12)
     assert caught.value.sequences is not None
     assert caught.value.row == 0
+
+
+@pytest.mark.parametrize(("rows", "heads", "kv_heads", "count", "limit", "width"), [
+    (1, 8, 2, 1, 70, 64), (3, 4, 4, 2, 513, 32), (2, 32, 8, 5, 1000, 128), (1, 6, 2, 1, 5000, 80),
+])  # fmt: skip
+def test_attention_in_parts_equals_attention(
+    rows: int, heads: int, kv_heads: int, count: int, limit: int, width: int
+) -> None:
+    from genmode.session.split_attention import attend, fits
+
+    torch.manual_seed(0)
+    cache = torch.randn(2, rows, kv_heads, limit + 9, width, device="cuda", dtype=torch.bfloat16)
+    key, value = cache[0][:, :, :limit], cache[1][:, :, :limit]
+    query = torch.randn(rows, count, heads, width, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
+    mask = torch.rand(rows, 1, count, limit, device="cuda") < 0.7
+    mask[:, :, :, limit // 2 :] &= torch.arange(rows, device="cuda")[:, None, None, None] % 2 == 0
+    assert fits(query, key, value, mask)
+    got = attend(query, key, value, mask, width**-0.5)
+    exact = torch.nn.functional.scaled_dot_product_attention(
+        query.double(), key.double().repeat_interleave(heads // kv_heads, 1),
+        value.double().repeat_interleave(heads // kv_heads, 1), attn_mask=mask,
+    )  # fmt: skip
+    error = (got.double() - exact.transpose(1, 2)).norm() / exact.norm()
+    assert error < 6e-3, error  # bfloat16 keeps 8 bits
+
+
+def test_out_of_memory_says_what_to_reduce_and_leaves_nothing_behind() -> None:
+    model, inputs = make("llama"), padded(3)
+    expected = genmode.generate(model, **inputs, max_new_tokens=12)
+    many = {key: value[:1].expand(400, -1) for key, value in inputs.items()}
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**28) / total)
+    try:
+        with pytest.raises(torch.OutOfMemoryError, match=r"400 rows .* smaller max_new_tokens"):
+            genmode.generate(model, **many, max_new_tokens=4000)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    gc.collect()  # the error's traceback holds what the call held
+    assert torch.cuda.memory_allocated() <= before + 2**22
+    assert torch.equal(genmode.generate(model, **inputs, max_new_tokens=12), expected)
+
+
+def test_out_of_memory_while_capturing_goes_on_without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = make("llama"), padded(3)
+    expected = genmode.generate(model, **inputs, max_new_tokens=12)
+    graphs.stock_of(model).clear()
+
+    def full(*arguments: Any, **flags: Any) -> Any:
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(graphs.torch.cuda, "graph", full)
+    assert torch.equal(genmode.generate(model, **inputs, max_new_tokens=12), expected)
+    monkeypatch.undo()
+    assert torch.equal(genmode.generate(model, **inputs, max_new_tokens=12), expected)
+
+
+def test_attention_goes_on_without_kernels_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    from genmode.session import attention, split_attention
+
+    model, inputs = make("llama").bfloat16(), padded(3)
+    expected = genmode.generate(model, **inputs, max_new_tokens=12)
+    graphs.stock_of(model).clear()
+
+    def broken(*arguments: Any) -> Any:
+        raise attention.KernelError("no compiler")
+
+    monkeypatch.setattr(attention, "_splitting", None)
+    monkeypatch.setattr(attention, "_given_up", False)
+    monkeypatch.setattr(split_attention, "attend", broken)
+    with pytest.warns(UserWarning, match="no compiler"):
+        got = genmode.generate(model, **inputs, max_new_tokens=12)
+    assert got.shape == expected.shape
+    assert genmode.explain(model, **inputs, max_new_tokens=12).engine == "graph"

@@ -6,11 +6,15 @@ taken as further query positions they need no copy,
 
     [rows, heads, q, width] -> [rows, kv heads, heads / kv heads * q, width].
 
-Used while a forward is captured, by the name that transformers looks attention up under.
+Used while a forward is captured, by the name that transformers looks attention up under. Where Triton works,
+`split_attention` reads a long cache in parts.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +25,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ..seam import PACKED as NAME
+from ..seam import PACKED, SPLIT
 
 
 def packed_sdpa(
@@ -50,14 +54,49 @@ def packed_sdpa(
     return out.reshape(rows, heads, count, -1).transpose(1, 2).contiguous(), None
 
 
+def split_sdpa(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    dropout: float = 0.0, scaling: float | None = None, is_causal: bool | None = None, **kwargs: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """The same, by kernels that read a long cache in parts where they fit; arguments as of `packed_sdpa`."""
+    if _splitting is not None and "position_bias" not in kwargs and _splitting.fits(query, key, value, attention_mask):
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return _splitting.attend(query, key, value, attention_mask, scale), None
+    return packed_sdpa(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
+    )
+
+
+_splitting: Any = None
+_given_up = False
+
+
+class KernelError(RuntimeError):
+    """Triton could not build or start a kernel."""
+
+
+def give_up(error: Exception) -> bool:
+    """Go without `split_attention` from now on if that is what has failed; whether it is."""
+    global _splitting, _given_up
+    if not isinstance(error, KernelError):
+        return False
+    _splitting, _given_up = None, True
+    warnings.warn(f"Triton cannot be used here, decoding goes on without its kernels: {error}", stacklevel=2)
+    return True
+
+
 @contextmanager
-def packed_attention(model: Any) -> Generator[None, None, None]:
-    """Have the model's layers use `packed_sdpa`, where they use scaled dot-product attention."""
+def packed(model: Any) -> Generator[None, None, None]:
+    """Have the model's layers use `split_sdpa`, or `packed_sdpa` without Triton, for scaled dot-product attention."""
+    global _splitting
+    if _splitting is None and not _given_up and importlib.util.find_spec("triton") is not None:
+        _splitting = importlib.import_module("genmode.session.split_attention")
+    name = PACKED if _splitting is None else SPLIT
     configs = [
         config for config in {id(c): c for c in _configs(model)}.values() if config._attn_implementation == "sdpa"
     ]
     for config in configs:
-        config._attn_implementation_internal = NAME
+        config._attn_implementation_internal = name
     try:
         yield
     finally:
@@ -72,6 +111,8 @@ def _configs(model: Any) -> Iterator[Any]:
             yield config
 
 
-AttentionInterface.register(NAME, packed_sdpa)
+AttentionInterface.register(PACKED, packed_sdpa)
+AttentionInterface.register(SPLIT, split_sdpa)
 # Another thread may prepare a mask while this one captures.
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(PACKED, sdpa_mask)
+AttentionMaskInterface.register(SPLIT, sdpa_mask)

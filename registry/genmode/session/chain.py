@@ -13,6 +13,7 @@ from ..candidates import narrowing
 from ..contract import LogitsProcessor, Stage
 from ..errors import DecodingError, GenmodeError, ParameterError
 from .history import History
+from .pure import Pure, pure_chain
 
 TRANSFORMERS_STAGES = {
     # transformers runs its unbatched classifier-free guidance before all others.
@@ -133,6 +134,8 @@ class Chain:
         self._reordering = self._overriding("reorder")
         self._rolling = self._overriding("rollback")
         self.stateful = bool(self._accepting or self._reordering or self._rolling)
+        self.pure: Pure | None = pure_chain(self._objects, self._tail)
+        """The processors as one function of the scores; None where one of them is more than that."""
 
     def follow(self, follower: Any) -> None:
         """Have an object with `accept`, `reorder` and `rollback` learn, before the processors, what rows do."""

@@ -29,12 +29,18 @@ def advance(session: Session, step: Step, tokens: Tensor, rows: Tensor | None) -
     record(session, step)
     if rows is not None:
         history.select(rows)
-        session.unfinished = session.unfinished.index_select(0, rows)
+        if session.ending:
+            session.unfinished = session.unfinished.index_select(0, rows)
         session.chain.reorder(rows)
         session.noise.select(rows)
         session.engine.select(rows, True)
         session.stopping.reorder(rows)
-    if session.pads:
+    replays = session.ending and session.engine.replays and bool(session.eos_token_ids)
+    if replays:
+        pad = session.pad_token_id
+        tokens, session.unfinished = session.replay(closed, tokens, session.unfinished, pad, *session.eos_token_ids)
+        session.some_done, session.pads = True, pad is not None
+    elif session.pads:
         tokens = tokens.where(session.unfinished, session.pad_token_id or 0)
     length = history.uniform
     if length is None:
@@ -45,7 +51,7 @@ def advance(session: Session, step: Step, tokens: Tensor, rows: Tensor | None) -
     session.chain.accept(tokens)
     session.noise.move(session)
     if session.ending:
-        done = session.stopping.ends(tokens)
+        done = None if replays else session.stopping.ends(tokens)
         more = None
         if session.stopping.others:
             more = session.stopping.check(
@@ -55,6 +61,15 @@ def advance(session: Session, step: Step, tokens: Tensor, rows: Tensor | None) -
             done = more if done is None else done | more
         if done is not None and not session.surely_none(done):
             session.finish_rows(done)
+
+
+def closed(tokens: Tensor, unfinished: Tensor, pad: int | None, *eos: int) -> tuple[Tensor, Tensor]:
+    """`tokens` `[rows]` with padding in finished rows, and which rows, `[rows]`, bool, go on behind them."""
+    if pad is not None:
+        tokens = tokens.where(unfinished, pad)
+    for one in eos:
+        unfinished = unfinished & (tokens != one)
+    return tokens, unfinished
 
 
 def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tensor, walked: bool) -> None:

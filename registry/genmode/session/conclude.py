@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from ..errors import DecodingError
+from ..selection import highest_values
 from . import stopping
 from .commit import bound
 from .stopping import Flags
 
 if TYPE_CHECKING:
     from .session import Session
+    from .step import Step
 
 
 class Conclusion:
@@ -40,8 +42,9 @@ class Conclusion:
         self.host = stopping.reads_freely(session.device)
         self.carries = session.emitter is not None and not drafts
         self.flags = Flags(session.device, 3 + (session.rows if self.carries else 0))
-        self.peak: Tensor | None = None
         self.undone = False
+        self.level: int | None = None
+        """The length that all rows had after the step before, where the host knew it."""
 
     def note(self, raw: Tensor) -> None:
         """Look at the largest logits, which are not finite where the model has failed.
@@ -49,15 +52,13 @@ class Conclusion:
         Raises:
             DecodingError: they are not finite, on the CPU; from a device, `reached` learns of it later.
         """
-        if self.session.chain.keeps_nan:
-            if self.host:
-                if not math.isfinite(float(raw.flatten(1).amax(1).sum(dtype=torch.float32))):
-                    raise unsound(int((~raw.flatten(1).amax(1).isfinite()).long().argmax()))
-            else:
-                self.peak = raw.flatten(1).amax(1)
+        if not (self.host and self.session.chain.keeps_nan):
+            return
+        if not math.isfinite(float(raw.flatten(1).amax(1).sum(dtype=torch.float32))):
+            raise unsound(int((~raw.flatten(1).amax(1).isfinite()).long().argmax()))
 
-    def reached(self) -> bool:
-        """Whether the loop ends with the step that was just committed.
+    def reached(self, step: Step) -> bool:
+        """Whether the loop ends with `step`, which was just committed.
 
         Raises:
             DecodingError: the model's logits are not numbers.
@@ -65,7 +66,7 @@ class Conclusion:
         session = self.session
         stop_flag, session.stop_flag = session.stop_flag, None
         uniform = session.history.uniform
-        stop = self._on_host(stop_flag) if self.host else self._on_device(stop_flag, uniform)
+        stop = self._on_host(stop_flag) if self.host else self._on_device(step, stop_flag, uniform)
         stop = stop or (uniform is not None and uniform >= session.max_length)
         late = session.stopping.late
         if session.stopping.deadline is not None and self.agree is not None:
@@ -87,19 +88,17 @@ class Conclusion:
             return True
         return session.ending and session.some_done and not bool(session.unfinished.any())
 
-    def _on_device(self, stop_flag: Tensor | None, uniform: int | None) -> bool:
+    def _on_device(self, step: Step, stop_flag: Tensor | None, uniform: int | None) -> bool:
         """Send this step's flags, read those of the step before."""
         session = self.session
-        one = torch.ones((), dtype=torch.bool, device=session.device)
-        running = session.unfinished.any() if session.ending and session.some_done else one
-        if stop_flag is not None:
-            running = running & ~stop_flag
-        sound = one[None] if self.peak is None else self.peak.isfinite()
-        bad_row = torch.where(sound.all(), -1, (~sound).long().argmax())
-        longest = session.history.lengths.amax()
-        values = torch.stack([running.long(), bad_row, longest])
-        if self.carries:
-            values = torch.cat([values, session.history.ids[:, -1]])
+        logits = step.raw if session.chain.keeps_nan else None
+        level, self.level = self.level, uniform
+        unfinished = session.unfinished if session.ending and session.some_done else None
+        last = session.history.ids[:, -1] if self.carries else None
+        if uniform is None:
+            values = report(logits, unfinished, stop_flag, last, session.history.lengths)
+        else:
+            values = session.replay(report, logits, unfinished, stop_flag, last, None)
         before = self.flags.exchange(values)
         if session.emitter is not None and session.ending and not self.carries:
             session.emitter.advance(session.history, session.unfinished)
@@ -110,7 +109,7 @@ class Conclusion:
         if self.carries and session.ending and session.emitter is not None:
             session.emitter.put(before[3:])
         if uniform is None:  # one step later rows are longer by at most what that step fed
-            bound(session, int(before[2]) + session.fed)
+            bound(session, (int(before[2]) if level is None else level) + session.fed)
         if int(before[0]):
             return False
         self._undo()
@@ -137,6 +136,36 @@ class Conclusion:
             if last is not None and not self.undone:
                 session.emitter.put(last[3:])
         session.emitter.end()
+
+
+def report(
+    logits: Tensor | None, unfinished: Tensor | None, stop_flag: Tensor | None, last: Tensor | None,
+    lengths: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """What the host must know of a step: `[3]` or `[3 + rows]`, long.
+
+    Args:
+        logits: `[rows, ..., vocab]`; None if they may be anything.
+        unfinished: `[rows]`, bool; None if no row can have ended.
+        stop_flag: one bool; None for false.
+        last: `[rows]`, long: tokens to be streamed.
+        lengths: `[rows]`, long; None if the host knows them.
+
+    Returns:
+        Whether the loop goes on, the first row whose logits are not finite or -1, the greatest length or 0, and
+        the tokens to be streamed.
+    """
+    device = next(one.device for one in (logits, unfinished, stop_flag, last, lengths) if one is not None)
+    one = torch.ones(1, dtype=torch.long, device=device)
+    running = one if unfinished is None else unfinished.any().long()[None]
+    if stop_flag is not None:
+        running = running * ~stop_flag
+    bad_row = -one
+    if logits is not None:
+        unsound_rows = ~highest_values(logits.flatten(1)).isfinite()
+        bad_row = torch.where(unsound_rows.any(), unsound_rows.long().argmax(), -1)[None]
+    longest = one - 1 if lengths is None else lengths.amax()[None]
+    return torch.cat([running, bad_row, longest, *([] if last is None else [last])])
 
 
 def unsound(row: int | None) -> DecodingError:

@@ -6,6 +6,7 @@ slab engine keeps rows of their own lengths in one preallocated cache and, on CU
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -18,11 +19,13 @@ class Engine(Protocol):
         name: "portable", "slab" or "graph", as `explain` shows it.
         outputs: what the model returned last, for hidden states and attentions.
         length: tokens that every row has in the cache; None while rows differ.
+        replays: whether `replay` records what it runs.
     """
 
     name: str
     outputs: Any
     length: int | None
+    replays: bool
 
     def prefill(self) -> Tensor:
         """Run the prompt; returns the logits of the next token, `[rows, vocab]`, in the model's dtype."""
@@ -66,8 +69,20 @@ class Engine(Protocol):
         """The host learns that no row holds more than `length` tokens."""
         ...
 
+    def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What `function(*arguments)` gives, where possible by replaying what it did before."""
+        ...
+
+    def in_float32(self, logits: Tensor) -> Tensor:
+        """`logits` `[rows, vocab]` in float32, where possible in a place of their own for all steps."""
+        ...
+
     def cache(self) -> Any:
         """The cache as a transformers object, or None if there is none."""
+        ...
+
+    def free(self) -> None:
+        """Memory has run out: forget what is kept for later calls. What this call has stays until `close`."""
         ...
 
     def close(self) -> None:

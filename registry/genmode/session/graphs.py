@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from .. import seam
-from .attention import packed_attention
+from . import attention
 from .portable import last_hidden
+from .replay import Replays, capturing, stay
 from .slab import Slab
 from .slab_engine import SlabEngine
 
@@ -32,8 +33,6 @@ BLOCK = 64
 """Capacities are rounded up to a multiple of this."""
 SPARE = 64
 """Room for drafts behind the longest result."""
-
-_capturing = threading.Lock()
 
 
 class Workbench:
@@ -50,6 +49,8 @@ class Workbench:
         self.visible = torch.ones(rows, capacity, dtype=torch.bool, device=device)
         self.graphs: dict[tuple[Any, ...], Captured] = {}
         self.pool: Any = None
+        self.replays = Replays()
+        self.logits: Tensor | None = None
 
 
 class Captured:
@@ -147,6 +148,7 @@ class GraphEngine(SlabEngine):
         compiled: bool,
     ) -> None:  # fmt: skip
         self.compiled = compiled
+        self.replays = True
         self.note = ""
         self.mark = fingerprint(model, compiled)
         self.stock = stock_of(model)
@@ -218,6 +220,18 @@ class GraphEngine(SlabEngine):
         if self.bench is not None:
             self.bench.lengths += 1
 
+    def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments) if self.bench is None else self.bench.replays(function, *arguments)
+
+    def in_float32(self, logits: Tensor) -> Tensor:
+        bench = self.bench
+        if bench is None:
+            return logits.to(torch.float32)
+        buffer = bench.logits
+        if buffer is None:
+            buffer = bench.logits = stay(torch.empty(logits.shape, device=logits.device))
+        return buffer.copy_(logits)
+
     def _captured(self, tokens: Tensor, kind: str) -> Captured | None:
         """The graph for a forward of this shape, captured now if need be."""
         bench = self.bench
@@ -257,7 +271,7 @@ class GraphEngine(SlabEngine):
         call = compiled_forward(self.model) if self.compiled else self.model.forward
         static, before = tokens.clone(), bench.lengths.clone()
         try:
-            with _capturing, packed_attention(self.model):
+            with capturing, attention.packed(self.model):
                 side = torch.cuda.Stream()
                 side.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(side):
@@ -269,6 +283,8 @@ class GraphEngine(SlabEngine):
                 with torch.cuda.graph(graph, pool=bench.pool, capture_error_mode="thread_local"):
                     outputs = self._body(bench, static, key, call)
         except Exception as error:  # whatever the model's own code raises under capture
+            if attention.give_up(error):
+                return self._capture(bench, key, tokens)
             self.note = f"the forward could not be captured ({type(error).__name__}: {error})"
             self._drop()
             return None
@@ -284,7 +300,7 @@ class GraphEngine(SlabEngine):
             if self.length is None:
                 self.lengths = bench.lengths.clone()
         self.stock.clear()
-        self.name = "slab"
+        self.name, self.replays = "slab", False
 
     def _enlarge(self, needed: int) -> None:
         """Move to a workbench of at least twice the capacity."""
@@ -332,6 +348,9 @@ class GraphEngine(SlabEngine):
             if self.length is None:
                 bench.lengths.copy_(bench.lengths.index_select(0, rows))
 
+    def free(self) -> None:
+        self._drop()
+
     def close(self) -> None:
         super().close()
         bench, self.bench = self.bench, None
@@ -343,7 +362,8 @@ def compiled_forward(model: Any) -> Callable[..., Any]:
     """The model's forward through torch.compile, made once for a model."""
     found = _compiled.get(model)
     if found is None:
-        options: dict[str, Any] = {"coordinate_descent_tuning": True, "coordinate_descent_check_all_directions": True}
+        # What feeds a matrix-vector product is computed once, not again for every output row.
+        options: dict[str, Any] = {"coordinate_descent_tuning": True, "realize_reads_threshold": 1}
         found = _compiled[model] = torch.compile(model.forward, dynamic=False, options=options)
     return found
 

@@ -6,6 +6,7 @@ is run alone: slow, but the same tokens on any model whose cache can forget.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class PortableEngine:
     """
 
     name = "portable"
+    replays = False
 
     def __init__(self, model: Any, input_ids: Tensor, config: Any, kwargs: dict[str, Any], rewinds: bool) -> None:
         self.model, self.ids, self.config, self.kwargs = model, input_ids, config, dict(kwargs)
@@ -202,6 +204,15 @@ class PortableEngine:
 
     def limit(self, length: int) -> None:
         """The portable engine needs no bound."""
+
+    def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+    def in_float32(self, logits: Tensor) -> Tensor:
+        return logits.to(torch.float32)
+
+    def free(self) -> None:
+        """Nothing is kept."""
 
     def cache(self) -> Any:
         if self._alone:

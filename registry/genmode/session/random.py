@@ -114,7 +114,8 @@ class SeededNoise:
         return counter.uniform(self.keys, self.decoded, self.lane)
 
     def move(self, session: Session, offset: int = 0) -> None:
-        self.decoded, self.lane, self.draws = session.decoded + offset, 0, 0
+        self.decoded = session.decoded + offset if offset else session.decoded
+        self.lane = self.draws = 0
 
     def select(self, rows: Tensor) -> None:
         self.keys = self.keys.index_select(0, rows)

@@ -96,7 +96,10 @@ class Session:
     @property
     def decoded(self) -> Tensor:
         """How many tokens each row has decoded: `[rows]`, long."""
-        return self.history.lengths - self.history.prompt
+        history = self.history
+        if history.uniform is not None:
+            return torch.full((history.rows,), history.uniform - history.prompt, device=self.device)
+        return history.lengths - history.prompt
 
     def steps(self, *, ending: bool = True) -> Iterator[Step]:
         """Run the prompt, then one forward for each commit, until all rows are done.
@@ -121,7 +124,7 @@ class Session:
                 raise DecodingError(f"the strategy ended step {step.index} without commit(tokens)")
             if self._observe is not None:
                 self._observe(self, step)
-            if self._conclusion.reached():
+            if self._conclusion.reached(step):
                 break
             raw = self._guard(self._forward)
         self._conclusion.wait_for_peers(self._forward)
@@ -274,6 +277,20 @@ class Session:
         """Whether the host may read tensors without waiting for a device."""
         return stopping_module.reads_freely(self.device)
 
+    def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What `function(*arguments)` gives; where CUDA graphs are in use, in one launch from the third time on.
+
+        Args:
+            function: defined in a module, with no state of its own; it reads nothing but its arguments, waits for
+                no device, and returns a tensor or a tuple of them.
+            arguments: tensors, and constants that can be hashed. Another constant or shape is another recording:
+                what changes from step to step is to be a tensor.
+
+        Returns:
+            What the function returns. It is overwritten when the same function runs again.
+        """
+        return self.engine.replay(function, *arguments)
+
     def surely_none(self, mask: Tensor) -> bool:
         """Whether no element is true, where the host can tell for free; False means that it cannot tell."""
         return self.reads_freely and not bool(mask.any())
@@ -351,7 +368,13 @@ class Session:
     def _guard(self, forward: Callable[[], Tensor]) -> Tensor:
         try:
             return forward()
-        except (GenmodeError, torch.OutOfMemoryError):
+        except GenmodeError:
+            raise
+        except torch.OutOfMemoryError as error:
+            self.engine.free()
+            advice = "fewer rows (batch, num_beams, num_return_sequences) or a smaller max_new_tokens need less"
+            text = f"{error} genmode was decoding {self.rows} rows of up to {self.max_length} tokens: {advice}"
+            error.args = (text,)
             raise
         except Exception as error:
             reason = ""

@@ -8,6 +8,7 @@ a contiguous write. Once rows differ, each new token goes to its row's slot and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class SlabEngine:
     """
 
     name = "slab"
+    replays = False
 
     def __init__(
         self, model: Any, input_ids: Tensor, config: Any, kwargs: dict[str, Any], copies: int, capacity: int
@@ -222,6 +224,15 @@ class SlabEngine:
                 self.positions = self.columns.clamp(max=self.last) + self.shift[:, None]
         if self.lengths is not None:
             self.lengths = self.lengths.index_select(0, rows)
+
+    def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+    def in_float32(self, logits: Tensor) -> Tensor:
+        return logits.to(torch.float32)
+
+    def free(self) -> None:
+        """Nothing is kept."""
 
     def cache(self) -> Any:
         return None if self.length is None else self.slab.export(self.length)

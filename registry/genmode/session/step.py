@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import candidates
+from ..selection import first_best
 from .commit import advance, advance_unevenly, record
+from .pure import Pure, best_processed, drawn, drawn_for_seeds, log_processed, processed
+from .random import SeededNoise, TorchNoise
 
 if TYPE_CHECKING:
     from .history import History
@@ -37,24 +40,25 @@ class Step:
         index: counted from 0; step 0 is the prompt's.
         draft: `[rows, k]`, long: the tokens that `session.draft` proposed and this forward has run; None
             if there are none.
+        raw: the logits as the model gave them, or as `logits` once these were asked for.
     """
 
     __slots__ = (
         "_each",
         "_each_scores",
         "_look",
-        "_raw",
         "_scores",
         "_session",
         "_walked",
         "committed",
         "draft",
         "index",
+        "raw",
         "recorded",
     )
 
     def __init__(self, session: Session, index: int, raw: Tensor, draft: Tensor | None) -> None:
-        self._session, self.index, self._raw, self.draft = session, index, raw, draft
+        self._session, self.index, self.raw, self.draft = session, index, raw, draft
         self._scores: Tensor | None = None
         self._each: Tensor | None = None
         self._each_scores: Tensor | None = None
@@ -65,20 +69,30 @@ class Step:
     @property
     def logits(self) -> Tensor:
         """The model's logits of the next token, before any processor: `[rows, vocab]`, float32."""
-        raw = self._raw
+        raw = self.raw
         if raw.dim() == 3:
             raw = raw[:, 0]
-        if raw.dtype != torch.float32 or raw.device != self._session.device:
-            raw = raw.to(device=self._session.device, dtype=torch.float32)
-            self._raw = raw if self.draft is None else self._raw
+        session = self._session
+        if raw.dtype != torch.float32 or raw.device != session.device:
+            if self.draft is None and raw.device == session.device:
+                raw = session.engine.in_float32(raw)
+            else:
+                raw = raw.to(device=session.device, dtype=torch.float32)
+            self.raw = raw if self.draft is None else self.raw
         return raw
 
     @property
     def scores(self) -> Tensor:
         """The logits after all processors: `[rows, vocab]`, float32."""
-        if self._scores is None:
-            self._scores = self.process(self.logits)
-        return self._scores
+        scores = self._scores
+        if scores is None:
+            pure = self._pure
+            if pure is None or not pure.key:
+                scores = self.process(self.logits)
+            else:
+                scores = self._session.replay(processed, self.logits, pure)
+            self._scores = scores
+        return scores
 
     @scores.setter
     def scores(self, value: Tensor) -> None:
@@ -91,15 +105,38 @@ class Step:
 
         What beam strategies add up. They become the step's scores.
         """
-        if self._scores is None:
-            self._scores = self.process(self.logits.log_softmax(-1))
-        return self._scores
+        scores = self._scores
+        if scores is None:
+            pure = self._pure
+            if pure is None:
+                scores = self.process(self.logits.log_softmax(-1))
+            else:
+                scores = self._session.replay(log_processed, self.logits, pure)
+            self._scores = scores
+        return scores
+
+    def best(self) -> Tensor:
+        """The token with the highest score in each row: `[rows]`, long; of equals the first.
+
+        What `scores.argmax(-1)` gives; on a device it costs less.
+        """
+        pure = self._pure
+        if pure is None or self._scores is not None or self._session.reads_scores:
+            return first_best(self.scores)
+        found: Tensor = self._session.replay(best_processed, self.logits, pure)
+        return found
+
+    @property
+    def _pure(self) -> Pure | None:
+        """The chain, where a device can replay it as one function of the logits."""
+        session = self._session
+        return session.chain.pure if session.engine.replays and self.draft is None else None
 
     @property
     def each_logits(self) -> Tensor:
         """Logits behind the last token and behind each drafted one: `[rows, k + 1, vocab]`, float32."""
         if self._each is None:
-            raw = self._raw if self._raw.dim() == 3 else self._raw[:, None]
+            raw = self.raw if self.raw.dim() == 3 else self.raw[:, None]
             self._each = raw.to(device=self._session.device, dtype=torch.float32)
         return self._each
 
@@ -137,7 +174,14 @@ class Step:
         """
         if self._scores is not None or self._session.reads_scores:
             return candidates.draw([], self.scores, self._session.history, self._session.noise)
-        return self._draw(self.logits, self._session.history)
+        session, noise, pure = self._session, self._session.noise, self._pure
+        if pure is not None and isinstance(noise, TorchNoise):
+            token: Tensor = session.replay(drawn, self.logits, pure)
+            return token
+        if pure is not None and isinstance(noise, SeededNoise):
+            token = session.replay(drawn_for_seeds, self.logits, noise.keys, noise.decoded, pure)
+            return token
+        return self._draw(self.logits, session.history)
 
     def sample_each(self) -> Tensor:
         """Draw a token at each position of the draft: `[rows, k + 1]`, long.
