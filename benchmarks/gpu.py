@@ -1,6 +1,7 @@
 """The cost of decoding on a CUDA device, against transformers, a bare replayed forward, and the memory floor.
 
     python benchmarks/gpu.py [--quick] [--compile]
+    python benchmarks/gpu.py --against
 
 A random Llama of 1.24 B parameters in bfloat16, prompt 128, 256 new tokens. The floor is the time in which the
 device reads the weights once, at the rate at which it copies memory. All figures come from one run.
@@ -12,6 +13,8 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import itertools
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -27,14 +30,15 @@ import genmode
 PROMPT, STEPS = 128, 256
 SAMPLE = {"do_sample": True, "temperature": 0.8, "top_k": 50, "top_p": 0.9}
 CASES: dict[str, dict[str, Any]] = {"greedy_search": {}, "sample": SAMPLE, "beam_search, 4 beams": {"num_beams": 4}}
-FURTHER: dict[str, dict[str, Any]] = {
-    "beam_sample, 4 beams": {"num_beams": 4, "do_sample": True},
-    "group_beam_search, 4 beams in 2": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
-    "contrastive_search, 4 candidates": {"penalty_alpha": 0.6, "top_k": 4},
-    "dola_generation, low": {"dola_layers": "low", "repetition_penalty": 1.2},
-    "prompt_lookup, 4 tokens": {"prompt_lookup_num_tokens": 4},
-    "entropy_gate (example plugin)": {"strategy": "entropy_gate"},
+FURTHER: dict[str, tuple[dict[str, Any], int, int]] = {
+    "beam_sample, 4 beams": ({"num_beams": 4, "do_sample": True}, 4, 1),
+    "group_beam_search, 4 beams in 2": ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}, 4, 1),
+    "contrastive_search, 4 candidates": ({"penalty_alpha": 0.6, "top_k": 4}, 1, 4),
+    "dola_generation, low": ({"dola_layers": "low", "repetition_penalty": 1.2}, 1, 1),
+    "prompt_lookup, 4 tokens": ({"prompt_lookup_num_tokens": 4}, 1, 5),
+    "entropy_gate (example plugin)": ({"strategy": "entropy_gate"}, 1, 1),
 }
+"""Flags, rows for each input, and tokens of one forward. Rows of `prompt_lookup` take up to 5 tokens a forward."""
 
 
 def llama(**changes: Any) -> Any:
@@ -92,95 +96,161 @@ def theirs(model: Any, rows: int, flags: dict[str, Any]) -> float:
     return best / STEPS * 1e3
 
 
+class Forwards(genmode.Strategy):
+    """Times forwards of `width` tokens a row behind the prompt, and nothing else."""
+
+    contract_version = 1
+    needs = frozenset({"rollback"})
+    milliseconds = 0.0
+
+    class Params(genmode.Params):
+        width: int = 1
+
+    def decode(self, session: genmode.Session, params: Any) -> None:
+        next(session.steps())
+        tokens = session.history.ids[:, : params.width].contiguous()
+
+        def run(times: int) -> None:
+            for _ in range(times):
+                session.engine.forward(tokens)
+                session.engine.rewind(params.width)
+
+        run(3)
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        run(100)
+        end.record()
+        end.synchronize()
+        Forwards.milliseconds = begin.elapsed_time(end) / 100
+
+
+def forward(model: Any, rows: int, width: int, **flags: Any) -> float:
+    """Milliseconds of one captured forward of `width` tokens a row."""
+    ids = ids_of(rows, vocabulary=model.config.vocab_size - 8)
+    genmode.generate(model, ids, strategy="forwards", width=width, max_new_tokens=STEPS, **flags)
+    return Forwards.milliseconds
+
+
+def line(
+    model: Any, name: str, rows: int, flags: dict[str, Any], least: float, shape: tuple[int, int]
+) -> dict[str, Any]:
+    """One strategy: the whole call, a step behind the prompt, and what the forwards of its shape take."""
+    step, first = ours(model, rows, flags)
+    begin, _ = ours(model, rows, flags, 2)
+    behind = (step * STEPS - begin * 2) / (STEPS - 2)
+    alone = forward(model, *shape, **({"compile": True} if "compile" in flags else {}))
+    return {
+        "strategy": name, "batch": rows, "ms/step": step, "/ floor": step / least, "step behind the prompt": behind,
+        "its / floor": behind / least, "forward alone": alone, "more than it": behind - alone, "first s": first,
+    }  # fmt: skip
+
+
+def peak(run: Callable[[], object]) -> float:
+    """Most memory taken beyond what was taken before, in MB."""
+    run()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def growth(model: Any) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Milliseconds a step against rows, context and vocabulary, prefill taken off."""
+
+    def cost(of: Any, rows: int, flags: dict[str, Any], length: int = PROMPT) -> float:
+        step, _ = ours(of, rows, flags, 66, length)
+        begin, _ = ours(of, rows, flags, 2, length)
+        return (step * 66 - begin * 2) / 64
+
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {"rows": {}, "tokens of context": {}, "vocabulary": {}}
+    for name, flags in list(CASES.items())[:2]:
+        panels["rows"][name] = [(rows, cost(model, rows, flags)) for rows in (1, 4, 16, 64)]
+        panels["tokens of context"][name] = [(n, cost(model, 1, flags, n)) for n in (128, 1024, 4096, 8192)]
+    for vocabulary in (32000, 64000, 128256, 256000):
+        small = llama(num_hidden_layers=2, vocab_size=vocabulary)
+        for name, flags in list(CASES.items())[:2]:
+            panels["vocabulary"].setdefault(name, []).append((vocabulary, cost(small, 1, flags)))
+        del small
+    return panels
+
+
+def against(model: Any) -> list[dict[str, Any]]:
+    """Milliseconds a step of whole calls, genmode's and transformers' in turn."""
+    rows: list[dict[str, Any]] = []
+    for batch, (name, flags) in itertools.product((1, 8), CASES.items()):
+        mine, default = ours(model, batch, flags)[0], theirs(model, batch, flags)
+        row = {"strategy": name, "batch": batch, "genmode": mine, "transformers": default, "ratio": default / mine}
+        static = {"static, compiled": math.nan, "ratio to static": math.nan}
+        if batch == 1 and "num_beams" not in flags:
+            best = theirs(model, batch, flags | {"cache_implementation": "static"})
+            static = {"static, compiled": best, "ratio to static": best / mine}
+        rows.append(row | static)
+    return rows
+
+
 def main() -> None:
-    """Run everything, print tables, write JSON and a plot."""
+    """Run everything, print tables, write JSON and a plot after each part."""
     arguments = parser(__doc__ or "")
     arguments.add_argument("--quick", action="store_true", help="leave out transformers, further strategies and growth")
-    arguments.add_argument(
-        "--compile", action="store_true", help="also the compiled tier, which takes minutes to prepare"
-    )
+    arguments.add_argument("--compile", action="store_true", help="also the compiled tier, a minute more")
+    arguments.add_argument("--against", action="store_true", help="only the comparison with transformers' generate")
     options = arguments.parse_args()
     transformers.logging.set_verbosity_error()
     warnings.simplefilter("ignore")
     torch.set_grad_enabled(False)
+    genmode.register(Forwards)
     model = llama()
     results: dict[str, Any] = {"floor": floor(model)}
     table("Floor", [results["floor"]])
     least = results["floor"]["floor ms"]
 
-    rows: list[dict[str, Any]] = []
-    for batch in (1, 8):
-        for name, flags in CASES.items():
-            step, first = ours(model, batch, flags)
-            line: dict[str, Any] = {
-                "strategy": name,
-                "batch": batch,
-                "ms/step": step,
-                "/ floor": step / least,
-                "first s": first,
-            }
-            if not options.quick:
-                default = theirs(model, batch, flags)
-                line |= {"transformers ms": default, "transformers / genmode": default / step}
-            rows.append(line)
-    results["strategies"] = rows
-    table("Strategies", rows)
+    def part(key: str, title: str, rows: list[dict[str, Any]]) -> None:
+        results[key] = rows
+        table(title, rows)
+        save(options.out / ("gpu-transformers.json" if options.against else "gpu.json"), results)
 
+    if options.against:
+        part("transformers", "Against transformers' generate, ms a step", against(model))
+        return
+    part("strategies", "Strategies, nothing compiled", [
+        line(model, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1))
+        for batch in (1, 8) for name, flags in CASES.items()
+    ])  # fmt: skip
     host = llama(
-        vocab_size=1000,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=1,
+        vocab_size=1000, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
         num_key_value_heads=1,
-    )
-    results["host"] = [
-        {"strategy": name, "batch": batch, "host ms/step": ours(host, batch, flags)[0]}
+    )  # fmt: skip
+    hosted = [
+        line(host, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1))
         for batch in (1, 8) for name, flags in CASES.items()
     ]  # fmt: skip
-    table("Host work: the same on a model that costs the device next to nothing", results["host"])
-
-    if not options.quick:
-        static = {"cache_implementation": "static"}
-        rows = []
-        for name in ("greedy_search", "sample"):
-            rows.append(
-                {
-                    "strategy": name,
-                    "batch": 1,
-                    "transformers static, compiled ms": theirs(model, 1, CASES[name] | static),
-                }
-            )
-        results["transformers_static"] = rows
-        table("transformers' static cache with its automatic compile", rows)
-        rows = []
-        for batch in (1, 8):
-            for name, flags in FURTHER.items():
-                step, first = ours(model, batch, flags)
-                rows.append({"strategy": name, "batch": batch, "ms/step": step, "first s": first})
-        results["further"] = rows
-        table("Further strategies", rows)
-        panels: dict[str, dict[str, list[tuple[float, float]]]] = {"greedy, batch": {}, "greedy, tokens of context": {}}
-        for batch in (1, 4, 16, 64):
-            panels["greedy, batch"].setdefault("genmode", []).append((batch, ours(model, batch, {}, 64)[0]))
-        for length in (128, 1024, 4096, 8192):
-            step, _ = ours(model, 1, {}, 64, length)
-            begin, _ = ours(model, 1, {}, 1, length)
-            panels["greedy, tokens of context"].setdefault("genmode, prefill taken off", []).append(
-                (length, (step * 64 - begin) / 63)
-            )
-        results["growth_ms_per_step"] = panels
-        for title, lines in panels.items():
-            table(title, [{"size": x, name: y} for name, points in lines.items() for x, y in points])
-        plot(options.out / "gpu.png", panels, "ms a step")
+    part("host", "Host work: the same on a model that costs the device next to nothing", [
+        {key: one[key] for key in ("strategy", "batch", "ms/step", "step behind the prompt", "forward alone")}
+        for one in hosted
+    ])  # fmt: skip
     if options.compile:
-        rows = []
-        for name in ("greedy_search", "sample"):
-            step, first = ours(model, 1, CASES[name] | {"compile": True})
-            rows.append({"strategy": name, "batch": 1, "ms/step": step, "/ floor": step / least, "first s": first})
-        results["compiled"] = rows
-        table("Compiled tier", rows)
-    save(options.out / "gpu.json", results)
+        part("compiled", "Compiled tier", [
+            line(model, name, 1, flags | {"compile": True}, least, (1, 1)) for name, flags in list(CASES.items())[:2]
+        ])  # fmt: skip
+    if not options.quick:
+        part("further", "Further strategies, nothing compiled", [
+            line(model, name, batch, flags, least, (batch * beams, width))
+            for batch in (1, 8) for name, (flags, beams, width) in FURTHER.items()
+        ])  # fmt: skip
+        panels = growth(model)
+        results["growth_ms_per_step"] = panels
+        plot(options.out / "gpu.png", panels, "ms a step")
+        for title, lines in panels.items():
+            sizes = [x for x, _ in next(iter(lines.values()))]
+            table(f"Growth: {title}", [
+                {"size": size, **{name: points[i][1] for name, points in lines.items()}} for i, size in enumerate(sizes)
+            ])  # fmt: skip
+        ids = ids_of(8)
+        runs = {"genmode": genmode.generate, "transformers": lambda m, i, **flags: m.generate(i, **flags)}
+        part("memory", "Memory taken by a call of 8 rows, 128 + 256 tokens", [
+            {"by": name, "MB": peak(lambda run=run: run(model, ids, max_new_tokens=STEPS))} for name, run in runs.items()
+        ])  # fmt: skip
 
 
 if __name__ == "__main__":
