@@ -145,6 +145,7 @@ class LogitsProcessor(Component):
         pure: whether `process` is a function of the scores and the parameters alone: no history, no state, no
             random numbers, no look at a tensor from the host. A device records a chain of such processors once
             and replays it.
+        waits: whether the host waits for the chosen tokens of each step on a device; `explain` says so.
     """
 
     stage: ClassVar[Stage] = Stage.GUIDANCE
@@ -153,6 +154,7 @@ class LogitsProcessor(Component):
     active: ClassVar[Literal["set", "named"]] = "set"
     replaces: ClassVar[tuple[str, ...]] = ()
     pure: ClassVar[bool] = False
+    waits: ClassVar[bool] = False
 
     @classmethod
     def adopt(cls, processor: Any) -> LogitsProcessor | None:
@@ -182,6 +184,23 @@ class LogitsProcessor(Component):
 
     def rollback(self, counts: Tensor) -> None:
         """Row i takes back its last `counts[i]` accepted tokens; `counts` is `[rows]`, long."""
+
+    def propose(self, limit: int) -> tuple[Tensor, Tensor] | None:
+        """Tokens that rows have to go on with, or nearly so, to be run in one forward; None for none.
+
+        They are a draft like any other: a row takes as much of them as it would have chosen itself, so a wrong
+        proposal costs time and changes nothing. Asked for behind a commit, by strategies that can draft.
+
+        Returns:
+            Tokens `[rows, k]`, long, with k at most `limit`, and how many of them are meant in each row, `[rows]`.
+        """
+        return None
+
+    def conclude(self, sequences: Tensor) -> None:
+        """The strategy has returned: `sequences` `[results, length]`, long, prompt included, is the result.
+
+        The place to warn of what the result lacks. Called before `reset`, and not if the call has failed.
+        """
 
     def reset(self) -> None:
         """The call has ended; forget it."""

@@ -47,7 +47,8 @@ class PromptLookup(genmode.Strategy):
         def look(history: genmode.History, count: int) -> tuple[Tensor, Tensor]:
             return look_up(history, params.max_matching_ngram_size, count)
 
-        decode_with(CopyDrafter(session, look, params.prompt_lookup_num_tokens), session, params.do_sample)
+        drafter = CopyDrafter(session, look, params.prompt_lookup_num_tokens)
+        decode_with(drafter, session, params.do_sample, foretold=session.foretells(sample=False))
 
 
 def look_up(history: genmode.History, longest: int, count: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,9 @@
 
     y_t ~ softmax(processors(logits_t))
 
-Temperature, top-k, top-p and their kin are processors. A row whose every token is masked draws token 0.
+Temperature, top-k, top-p and their kin are processors. A row whose every token is masked draws token 0. Under
+`seed=`, where a processor knows how rows go on, as a grammar may, that is run as a draft: the same tokens in fewer
+forwards.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import Any, ClassVar
 
 import genmode
 
+from .drafters.loop import decode_with
+
 
 class Sample(genmode.Strategy):
     """Each row draws its token. Shapes: scores `[rows, vocab]` give tokens `[rows]`."""
@@ -20,5 +24,8 @@ class Sample(genmode.Strategy):
     flags: ClassVar[Mapping[str, Any]] = {"do_sample": True, "num_beams": 1}
 
     def decode(self, session: genmode.Session, params: genmode.Params) -> None:
+        if session.foretells(sample=True):
+            decode_with(None, session, sample=True, foretold=True)
+            return
         for step in session.steps():
             step.commit(step.sample())

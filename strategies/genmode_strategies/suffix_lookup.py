@@ -43,4 +43,5 @@ class SuffixLookup(genmode.Strategy):
         def look(history: genmode.History, count: int) -> tuple[Tensor, Tensor]:
             return look_everywhere(history, params.max_suffix_size, count)
 
-        decode_with(CopyDrafter(session, look, params.suffix_lookup_num_tokens), session, params.do_sample)
+        drafter = CopyDrafter(session, look, params.suffix_lookup_num_tokens)
+        decode_with(drafter, session, params.do_sample, foretold=session.foretells(sample=False))

@@ -79,6 +79,11 @@ def make_plan(
         engine_why=why,
         rows=ids.shape[0],
         random="torch's generator" if request.seed is None else "a seed for each row",
+        notes=tuple(
+            f"{one.name} needs the chosen tokens on the host, which waits for them in each step"
+            for one in links
+            if one.processor.waits
+        ),
     )
 
 
@@ -121,15 +126,16 @@ def open_session(
     if model.config.is_encoder_decoder and inputs_tensor is not None:
         read = inputs_tensor.repeat_interleave(rows // inputs_tensor.shape[0], 0)
         encoder = {"inputs": read, "attention_mask": kwargs.get("attention_mask")}
+    chain, rewinds = Chain(links), "rollback" in request.strategy.needs
     session = Session(
-        model=model, tokenizer=request.tokenizer, config=config, engine=engine, history=history, chain=Chain(links),
+        model=model, tokenizer=request.tokenizer, config=config, engine=engine, history=history, chain=chain,
         stopping=stopping, noise=noise, recorder=Recorder(config, model.config.is_encoder_decoder), emitter=emitter,
         inputs=inputs, pad_token_id=pad, vocab_size=int(text.vocab_size),
         encoder_input_ids=inputs_tensor if model.config.is_encoder_decoder else None,
         cancelled=cancel.is_set if cancel is not None else None,
         agree=_agreement(device) if world > 1 else None,
         peers=(lambda finished: seam.peers_unfinished(model, finished, device)) if request.synced else None,
-        drafts="rollback" in request.strategy.needs,
+        drafts=rewinds or chain.proposes, rewinds=rewinds or engine.name != "portable",
         open_beside=lambda other, ids, mask, longest: open_beside(request, other, ids, mask, longest, encoder),
         assistant_model=request.assistant_model, assistant_tokenizer=request.assistant_tokenizer,
         observe=(lambda s, step: _observe(relay, s, step)) if relay.has("genmode_session_step") else None,
@@ -172,6 +178,7 @@ def decode(request: Request, session: Session, encoder: Any) -> Any:
                 relay.call("genmode_session_begin", session=session)
             strategy.decode(session, request.params)
             session.flush()
+            session.chain.conclude(session.sequences())
         return session.recorder.result(session.sequences(), encoder, cached(session), session.beams)
     except DecodingError as error:
         failure = _completed(error, session)

@@ -133,6 +133,7 @@ class Chain:
         self._accepting = self._overriding("accept")
         self._reordering = self._overriding("reorder")
         self._rolling = self._overriding("rollback")
+        self._proposing = self._overriding("propose")
         self.stateful = bool(self._accepting or self._reordering or self._rolling)
         self.pure: Pure | None = pure_chain(self._objects, self._tail)
         """The processors as one function of the scores; None where one of them is more than that."""
@@ -183,6 +184,28 @@ class Chain:
     def rollback(self, counts: Tensor) -> None:
         """Row i takes back its last `counts[i]` accepted tokens."""
         self._tell(self._rolling, "rollback", counts)
+
+    @property
+    def proposes(self) -> bool:
+        """Whether any processor may know how rows go on."""
+        return bool(self._proposing)
+
+    def propose(self, limit: int) -> tuple[Tensor, Tensor] | None:
+        """What the first processor that knows it says of how rows go on; see `LogitsProcessor.propose`."""
+        for one in self._proposing:
+            try:
+                proposal: tuple[Tensor, Tensor] | None = one.propose(limit)
+            except GenmodeError:
+                raise
+            except Exception as error:
+                raise self._failure(one, "propose", error) from error
+            if proposal is not None:
+                return proposal
+        return None
+
+    def conclude(self, sequences: Tensor) -> None:
+        """The strategy has returned, and this is the result."""
+        self._tell(self._overriding("conclude"), "conclude", sequences)
 
     def endings(self) -> list[Callable[[], None]]:
         """What to do when the call has ended, one function for each processor."""

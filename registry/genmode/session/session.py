@@ -55,7 +55,7 @@ class Session:
         pad_token_id: int | None, vocab_size: int, encoder_input_ids: Tensor | None,
         cancelled: Callable[[], bool] | None, agree: Callable[[bool], bool] | None,
         peers: Callable[[bool], bool] | None, observe: Callable[[Session, Step], None] | None,
-        drafts: bool,
+        drafts: bool, rewinds: bool,
         open_beside: Callable[[Any, Tensor, Tensor, int], Engine],
         assistant_model: Any = None, assistant_tokenizer: Any = None,
     ) -> None:  # fmt: skip
@@ -73,7 +73,7 @@ class Session:
         self.step_index = -1
         self.beams: dict[str, Any] | None = None
         self._cancelled, self._agree, self._observe = cancelled, agree, observe
-        self._open_beside = open_beside
+        self._open_beside, self._rewinds = open_beside, rewinds
         self.beside: list[Engine] = []
         self.result: Tensor | None = None
         self._step: Step | None = None
@@ -158,6 +158,24 @@ class Session:
         else:
             shortest = self.history.uniform or self.prompt_length + 1
         return max(0, self.max_length - 1 - shortest)
+
+    def foretells(self, sample: bool) -> bool:
+        """Whether `foretold` may be used without changing a result: by a strategy that samples, or does not.
+
+        False where no processor knows how rows go on, where the model cannot go back, and for sampling with
+        torch's generator, whose numbers depend on how many were drawn for drafts; with `seed=` they do not.
+        """
+        return self.chain.proposes and self._rewinds and (not sample or isinstance(self.noise, SeededNoise))
+
+    def foretold(self) -> tuple[Tensor, Tensor] | None:
+        """What processors know of how rows go on, e.g. what a grammar forces; call it behind a commit.
+
+        Returns:
+            Tokens `[rows, k]`, long, for `draft`, and how many of them are meant in each row, `[rows]`, long;
+            None where nothing is known.
+        """
+        room = self.draft_room
+        return self.chain.propose(room) if room > 0 else None
 
     def stop_when(self, flag: Tensor) -> None:
         """End the loop after this step if `flag` (one bool, on the device) is true.

@@ -45,8 +45,16 @@ class Drafter(Protocol):
         ...
 
 
-def decode_with(drafter: Drafter, session: genmode.Session, sample: bool) -> None:
-    """Greedy search, or sampling, with the drafter's guesses."""
+def decode_with(drafter: Drafter | None, session: genmode.Session, sample: bool, foretold: bool = False) -> None:
+    """Greedy search, or sampling, with the drafter's guesses.
+
+    Args:
+        drafter: None for no guesses but those that are foretold.
+        session: the session, before its first step.
+        sample: whether tokens are drawn.
+        foretold: whether rows of which a processor knows how they go on, as a grammar may, are drafted that instead.
+            Not for drafters that keep a model's cache in step with their own guesses.
+    """
     for step in session.steps():
         running = session.unfinished
         if step.draft is None and session.history.uniform is not None:
@@ -57,12 +65,31 @@ def decode_with(drafter: Drafter, session: genmode.Session, sample: bool) -> Non
             chosen = step.sample_each() if sample else step.each_scores.argmax(-1)  # [rows, k + 1]
             agreed = agreeing(step.draft, chosen)
             step.commit(chosen, counts=agreed + 1)
-        drafter.learn(step, chosen, agreed, running)
+        if drafter is not None:
+            drafter.learn(step, chosen, agreed, running)
         if session.surely_none(session.unfinished):
             continue
-        draft = drafter.draft()
+        draft = None if drafter is None else drafter.draft()
+        known = session.foretold() if foretold else None
+        if known is not None:
+            draft = joined(draft, *known)
         if draft is not None:
             session.draft(draft if session.reads_freely else filled(draft))
+
+
+def joined(draft: Tensor | None, known: Tensor, counts: Tensor) -> Tensor:
+    """What is known of a row, where there is any, else its draft.
+
+    Args:
+        draft: `[rows, k]`, long, or None.
+        known: `[rows, n]`, long.
+        counts: `[rows]`, long: how much is known of each row.
+    """
+    if draft is None:
+        return known
+    width = max(draft.shape[1], known.shape[1])
+    known, draft = (torch.cat([x, x[:, -1:].expand(-1, width - x.shape[1])], dim=1) for x in (known, draft))
+    return known.where(counts[:, None] > 0, draft)
 
 
 def agreeing(draft: Tensor | None, chosen: Tensor) -> Tensor:

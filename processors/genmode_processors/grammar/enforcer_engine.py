@@ -1,0 +1,117 @@
+"""lm-format-enforcer behind the protocol of `engines`.
+
+Regexes, JSON schemas and choices. Its parsers go character by character and do not change, so that going back and
+copying cost nothing. They are written in Python and walk the tree of tokens at each new state, which makes this
+the slowest engine. It knows characters, not bytes: a token that is part of a character is never allowed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from .engines import Vocabulary, Words
+from .requests import Wanted
+from .schemas import BASIC, Held, check_schema
+
+lmformatenforcer: Any = import_module("lmformatenforcer")
+
+HELD = Held(
+    (BASIC | {"pattern"}) - {"prefixItems", "const"},
+    types=frozenset({"string", "boolean", "null", "array", "object"}),
+    optional=False,
+)
+SPACES = 12
+"""White space in a row where JSON may have any."""
+
+
+class Compiled:
+    """See `engines.Compiled`."""
+
+    def __init__(self, enforcer: Any, parser: Any, texts: dict[int, str]) -> None:
+        self.enforcer, self.parser, self.texts = enforcer, parser, texts
+
+    def matcher(self) -> Matcher:
+        return Matcher(self, [(self.parser, None)])
+
+
+class Matcher:
+    """See `engines.Matcher`.
+
+    Attributes:
+        states: the parser behind each token, and its mask once that was asked for.
+    """
+
+    def __init__(self, grammar: Compiled, states: list[tuple[Any, Words | None]]) -> None:
+        self.grammar, self.states = grammar, states
+
+    def fill(self, words: Words) -> None:
+        words[:] = self._mask()
+
+    def _mask(self) -> Words:
+        parser, mask = self.states[-1]
+        if mask is None:
+            enforcer = self.grammar.enforcer
+            enforcer.prefix_states.clear()  # the parser of this row is the root of all that is asked
+            enforcer.root_parser = parser
+            mask = enforcer.get_allowed_tokens([]).allowed_tokens.numpy()
+            self.states[-1] = parser, mask
+        return mask
+
+    def advance(self, token: int) -> bool:
+        parser = self.states[-1][0]
+        if not self._mask()[token // 32] >> token % 32 & 1:
+            return False
+        for character in self.grammar.texts[token]:
+            parser = parser.add_character(character)
+        self.states.append((parser, None))
+        return True
+
+    def back(self, count: int) -> None:
+        del self.states[len(self.states) - count :]
+
+    def copy(self) -> Matcher:
+        return Matcher(self.grammar, list(self.states))
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.states[-1][0].can_end())
+
+
+class Compiler:
+    """See `engines.Compiler`."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        vocabulary = vocabulary.without_controls()  # lm-format-enforcer would have them in strings of JSON
+        rubout = "\x7f"  # which it allows in strings and cannot go on from
+        self.texts: dict[int, str] = {}
+        for index, text in enumerate(vocabulary.texts):
+            try:
+                self.texts[index] = text.decode()
+            except UnicodeDecodeError:
+                continue
+        self.texts = {index: text for index, text in self.texts.items() if text and rubout not in text}
+        self.data = lmformatenforcer.TokenEnforcerTokenizerData(
+            [(index, text, True) for index, text in self.texts.items()],
+            lambda ids: "".join(self.texts.get(i, "") for i in ids),
+            list(vocabulary.ends), True, vocabulary.size,
+        )  # fmt: skip
+
+    def compile(self, wanted: Wanted, whitespace: bool) -> Compiled:
+        parser: Any
+        if wanted.kind == "regex":
+            parser = lmformatenforcer.RegexParser(wanted.text)
+        elif wanted.kind == "json_schema":
+            check_schema(wanted.schema, HELD)
+            parser = lmformatenforcer.JsonSchemaParser(wanted.schema)
+        else:
+            parser = lmformatenforcer.UnionParser([lmformatenforcer.StringParser(one) for one in wanted.choices])
+        enforcer = lmformatenforcer.TokenEnforcer(self.data, parser)
+        config = parser.config
+        config.max_consecutive_whitespaces = SPACES if whitespace else 0
+        config.force_json_field_order = True
+        parser.config = config
+        return Compiled(enforcer, parser, self.texts)
+
+
+engine = Compiler

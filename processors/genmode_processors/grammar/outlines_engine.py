@@ -1,0 +1,100 @@
+"""outlines-core behind the protocol of `engines`.
+
+Everything is a regex: a schema is turned into one (recursion up to the depth of 3, objects with the schema's
+properties alone, in its order), and a list of choices is an alternative. The states are numbers, so that going
+back and copying cost nothing; compiling enumerates all of them beforehand, which takes long for large schemas.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from .engines import Vocabulary, Words
+from .requests import Wanted
+from .schemas import BASIC, STRINGS, Held, check_schema
+
+outlines_core: Any = import_module("outlines_core")
+
+HELD = Held(BASIC | STRINGS, formats=frozenset({"date", "time", "date-time", "uuid"}), recursive=False)
+FREE = r"[ \n\t]*"
+
+
+class Compiled:
+    """See `engines.Compiled`.
+
+    Attributes:
+        masks: the mask of each state that was asked for.
+    """
+
+    def __init__(self, index: Any, words: int) -> None:
+        self.index, self.words = index, words
+        self.masks: dict[int, Words] = {}
+
+    def matcher(self) -> Matcher:
+        return Matcher(self, [self.index.get_initial_state()])
+
+    def mask(self, state: int) -> Words:
+        """`[words]`: which tokens a state allows."""
+        known = self.masks.get(state)
+        if known is None:
+            ids = np.array(self.index.get_allowed_tokens(state) or [], dtype=np.int64)
+            known = np.zeros(self.words, dtype=np.uint32)
+            np.bitwise_or.at(known, ids // 32, np.uint32(1) << (ids % 32).astype(np.uint32))
+            known = self.masks[state] = known.view(np.int32)
+        return known
+
+
+class Matcher:
+    """See `engines.Matcher`."""
+
+    def __init__(self, grammar: Compiled, states: list[int]) -> None:
+        self.grammar, self.states = grammar, states
+
+    def fill(self, words: Words) -> None:
+        words[:] = self.grammar.mask(self.states[-1])
+
+    def advance(self, token: int) -> bool:
+        state = self.grammar.index.get_next_state(self.states[-1], token)
+        if state is None:
+            return False
+        self.states.append(state)
+        return True
+
+    def back(self, count: int) -> None:
+        del self.states[len(self.states) - count :]
+
+    def copy(self) -> Matcher:
+        return Matcher(self.grammar, list(self.states))
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.grammar.index.is_final_state(self.states[-1]))
+
+
+class Compiler:
+    """See `engines.Compiler`."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        tokens: dict[bytes, list[int]] = {}
+        for index, text in enumerate(vocabulary.texts):
+            if text:
+                tokens.setdefault(text, []).append(index)
+        self.vocabulary = outlines_core.Vocabulary(vocabulary.ends[0], tokens)
+        self.words = vocabulary.words
+
+    def compile(self, wanted: Wanted, whitespace: bool) -> Compiled:
+        if wanted.kind == "regex":
+            regex = wanted.text
+        elif wanted.kind == "json_schema":
+            check_schema(wanted.schema, HELD)
+            regex = outlines_core.json_schema.build_regex_from_schema(wanted.text, FREE if whitespace else "")
+        else:
+            regex = "|".join(f"({re.escape(one)})" for one in wanted.choices)
+        return Compiled(outlines_core.Index(regex, self.vocabulary), self.words)
+
+
+engine = Compiler

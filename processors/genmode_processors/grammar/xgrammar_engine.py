@@ -1,0 +1,133 @@
+"""xgrammar behind the protocol of `engines`.
+
+Regexes, JSON schemas, GBNF with `root`, Lark with `start`, and choices as a GBNF alternative. Objects have no
+properties beside those of the schema (xgrammar's strict mode), in the schema's order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from importlib import import_module
+from typing import Any
+
+from .engines import Vocabulary, Words, mask_of
+from .requests import Wanted
+from .schemas import BASIC, NUMBERS, PROPERTIES, STRINGS, Held, check_schema
+
+xgrammar: Any = import_module("xgrammar")
+
+SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
+HELD = Held(BASIC | NUMBERS | PROPERTIES | STRINGS)
+
+
+class Matcher:
+    """See `engines.Matcher`."""
+
+    def __init__(self, inner: Any, surrogates: Surrogates, tokens: list[int]) -> None:
+        self.inner, self.surrogates, self.tokens = inner, surrogates, tokens
+
+    def fill(self, words: Words) -> None:
+        if not self.inner.fill_next_token_bitmask(words[None], 0):
+            words[:] = -1
+        if self.tokens and self.surrogates.begins(self.tokens[-1]):
+            words &= self.surrogates.others
+
+    def advance(self, token: int) -> bool:
+        if self.tokens and self.surrogates.begins(self.tokens[-1]) and self.surrogates.ends(token):
+            return False
+        taken = bool(self.inner.accept_token(token))
+        if taken:
+            self.tokens.append(token)
+        return taken
+
+    def back(self, count: int) -> None:
+        if count:
+            self.inner.rollback(count)
+            del self.tokens[-count:]
+
+    def copy(self) -> Matcher:
+        return Matcher(self.inner.fork(), self.surrogates, list(self.tokens))
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.inner.is_completed())
+
+
+class Surrogates:
+    """Keeps the bytes ED A0 to ED BF out, which are no UTF-8 and which xgrammar takes for a character's.
+
+    Attributes:
+        others: `[words]`: the tokens that may stand behind ED.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.others = ~mask_of((i for i in range(vocabulary.size) if self.ends(i)), vocabulary.words)
+
+    def begins(self, token: int) -> bool:
+        """Whether the token ends in ED."""
+        return self.vocabulary.text(token)[-1:] == b"\xed"
+
+    def ends(self, token: int) -> bool:
+        """Whether the token begins with A0 to BF."""
+        return b"\xa0" <= self.vocabulary.text(token)[:1] <= b"\xbf"
+
+
+class Compiled:
+    """See `engines.Compiled`."""
+
+    def __init__(self, grammar: Any, surrogates: Surrogates) -> None:
+        self.grammar, self.surrogates = grammar, surrogates
+
+    def matcher(self) -> Matcher:
+        return Matcher(xgrammar.GrammarMatcher(self.grammar), self.surrogates, [])
+
+
+class Compiler:
+    """See `engines.Compiler`."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        texts = tuple(b"" if SURROGATE.search(text) else text for text in vocabulary.texts)
+        self.vocabulary = dataclasses.replace(vocabulary, texts=texts)
+        self.surrogates = Surrogates(vocabulary)
+
+    @functools.cached_property
+    def any_text(self) -> Any:
+        """The compiler for all but JSON."""
+        return _compiler(self.vocabulary)
+
+    @functools.cached_property
+    def json(self) -> Any:
+        """The compiler for JSON: xgrammar lets strings of bounded length have control characters."""
+        return _compiler(self.vocabulary.without_controls())
+
+    def compile(self, wanted: Wanted, whitespace: bool) -> Compiled:
+        return Compiled(self._compiled(wanted, whitespace), self.surrogates)
+
+    def _compiled(self, wanted: Wanted, whitespace: bool) -> Any:
+        if wanted.kind == "json_schema":
+            check_schema(wanted.schema, HELD)
+            separators = None if whitespace else (",", ":")
+            return self.json.compile_json_schema(wanted.text, any_whitespace=whitespace, separators=separators)
+        if wanted.kind == "regex":
+            return self.any_text.compile_regex(wanted.text)
+        if wanted.kind == "lark":
+            return self.any_text.compile_lark(wanted.text)
+        text = wanted.text
+        if wanted.kind == "choices":
+            text = "root ::= " + " | ".join(json.dumps(one, ensure_ascii=False) for one in wanted.choices)
+        return self.any_text.compile_grammar(text)
+
+
+def _compiler(vocabulary: Vocabulary) -> Any:
+    info = xgrammar.TokenizerInfo(
+        list(vocabulary.texts), xgrammar.VocabType.RAW, vocab_size=vocabulary.size,
+        stop_token_ids=list(vocabulary.ends),
+    )  # fmt: skip
+    return xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
+
+
+engine = Compiler
