@@ -51,6 +51,7 @@ class ContrastiveSearch(genmode.Strategy):
                 raise genmode.UnsupportedError(f"{type(session.model).__name__} gives no hidden states")
             states = unit(look.hidden)  # [rows, k, size]
             worth = ((1 - alpha) * likely).sub(context.likeness(states), alpha=alpha)
+            worth = worth.masked_fill(step.scores.gather(1, tokens).isneginf(), -torch.inf)
             chosen = worth.argmax(1, keepdim=True)
             step.commit(tokens.gather(1, chosen)[:, 0], taken=chosen[:, 0])
             context.add(states.gather(1, chosen[:, :, None].expand(-1, -1, states.shape[2])))

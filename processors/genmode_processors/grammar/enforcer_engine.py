@@ -20,8 +20,9 @@ HELD = Held(
     (BASIC | {"pattern"}) - {"prefixItems", "const"},
     types=frozenset({"string", "boolean", "null", "array", "object"}),
     optional=False,
+    escapes=False,
 )
-SPACES = 12
+SPACES = 12  # in a row; else 1, since it counts those inside of strings as well
 """White space in a row where JSON may have any."""
 
 
@@ -108,7 +109,7 @@ class Compiler:
             parser = lmformatenforcer.UnionParser([lmformatenforcer.StringParser(one) for one in wanted.choices])
         enforcer = lmformatenforcer.TokenEnforcer(self.data, parser)
         config = parser.config
-        config.max_consecutive_whitespaces = SPACES if whitespace else 0
+        config.max_consecutive_whitespaces = SPACES if whitespace else 1
         config.force_json_field_order = True
         parser.config = config
         return Compiled(enforcer, parser, self.texts)

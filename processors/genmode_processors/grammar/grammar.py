@@ -148,11 +148,11 @@ class Grammar(genmode.LogitsProcessor):
     def conclude(self, sequences: Tensor) -> None:
         call = self._in_call()
         found = [call.judged(one) for one in sequences[:, call.session.prompt_length :].tolist()]
-        self.results = tuple(state for state, _, _ in found)
+        self.results = tuple("outside" if row.dead else "complete" if row.complete else "cut" for row in found)
         outside = [i for i, state in enumerate(self.results) if state == "outside"]
         cut = [i for i, state in enumerate(self.results) if state == "cut"]
         if outside and not call.reordered:
-            raise self._left(call, outside[0], *found[outside[0]][1:])
+            raise self._left(call, outside[0], found[outside[0]])
         if not outside and not cut:
             return
         told = [f"{_numbers(cut)} cut in the middle"] if cut else []
@@ -186,27 +186,32 @@ class Grammar(genmode.LogitsProcessor):
         running: list[bool] = call.session.unfinished.tolist()
         for i in left:
             if running[i]:
-                raise self._left(call, i, call.rows[i].taken, call.rows[i].token)
+                raise self._left(call, i, call.rows[i])
             call.rows[i].over = True
         for i in stuck:
             if running[i]:
-                raise genmode.DecodingError(
-                    f"grammar: row {i} cannot go on at position {call.rows[i].taken} of its output: no token of this "
-                    f"tokenizer continues it as {call.engine} reads the grammar; take a tokenizer that has the "
-                    "characters which must come there, change the grammar, or try another grammar_engine",
-                    component=self.name,
-                    row=i,
-                )
+                raise self._stuck(call, i, call.rows[i])
 
-    def _left(self, call: _Call, row: int, place: int, token: int) -> genmode.DecodingError:
+    def _stuck(self, call: _Call, place: int, row: Row) -> genmode.DecodingError:
+        return genmode.DecodingError(
+            f"grammar: row {place} cannot go on at position {row.taken} of its output: no token of this tokenizer "
+            f"continues it as {call.engine} reads the grammar; take a tokenizer that has the characters which must come "
+            "there, change the grammar, or try another grammar_engine",
+            component=self.name,
+            row=place,
+        )
+
+    def _left(self, call: _Call, place: int, row: Row) -> genmode.DecodingError:
+        if row.stuck:
+            return self._stuck(call, place, row)
         others = ", ".join(one.name for one in call.session.chain.links if one.processor is not self)
         return genmode.DecodingError(
-            f"grammar: row {row} took token {token} at position {place} of its output, which the grammar does not "
-            "allow; the strategy, or a processor that forces, bans or marks tokens, left it no other"
+            f"grammar: row {place} took token {row.token} at position {row.taken} of its output, which the grammar does "
+            "not allow; the strategy, or a processor that forces, bans or marks tokens, left it no other"
             + (f" (in force: {others})" if others else "")
             + "; leave that out, or change the grammar",
             component=self.name,
-            row=row,
+            row=place,
         )
 
 
@@ -247,8 +252,8 @@ class _Call:
                     row.back(value)
         return self.rows
 
-    def judged(self, tokens: list[int]) -> tuple[State, int, int]:
-        """State of a result, and where and with which token it left the grammar."""
+    def judged(self, tokens: list[int]) -> Row:
+        """Where a result ends in the grammar; `tokens` are those that were decoded, and padding."""
         pad, ends = self.session.pad_token_id, self.vocabulary.ends
         row = self.root.copy()
         for place, token in enumerate(tokens):
@@ -258,9 +263,11 @@ class _Call:
             if token in ends and not row.complete and not any(self.vocabulary.text(one) for one in tokens[place:]):
                 break  # rows that a criterion stops are padded with the end of sequence
             row.advance(token)
-            if row.dead:
-                return "outside", place, token
-        return ("complete" if row.complete else "cut"), len(tokens), -1
+        if row.dead:
+            row.back(1)
+            row.mask(self.ends)
+            row.advance(row.token)
+        return row
 
 
 def _numbers(places: list[int]) -> str:

@@ -10,8 +10,11 @@ import json
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from .engines import Vocabulary, Words
 from .requests import Wanted
+from .schemas import closed
 
 llguidance: Any = import_module("llguidance")
 
@@ -27,8 +30,20 @@ class Matcher:
             words[:] = 0
         else:
             self.inner.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
-            if self.inner.is_error():
+            if self.inner.is_error() or not self._takes(words):
                 words[:] = 0
+
+    def _takes(self, words: Words) -> bool:
+        """Whether a single token that is allowed is one: llguidance spells text that must come by the tokenizer.
+
+        Where the tokenizer lacks its characters, another token comes out.
+        """
+        places = np.flatnonzero(words)
+        if len(places) != 1:
+            return True
+        word = int(words[places[0]]) & 0xFFFFFFFF
+        token = int(places[0]) * 32 + word.bit_length() - 1
+        return bool(word & (word - 1)) or bool(self.inner.validate_tokens([token]))
 
     def advance(self, token: int) -> bool:
         return int(self.inner.try_consume_tokens([token])) == 1
@@ -76,7 +91,9 @@ class Compiler:
         if wanted.kind == "json_schema":
             compact: Any = {"whitespace_flexible": whitespace, "item_separator": ",", "key_separator": ":"}
             free: Any = {"whitespace_flexible": True}
-            return new.grammar_from_json_schema(wanted.text, overrides=free if whitespace else compact)
+            return new.grammar_from_json_schema(
+                json.dumps(closed(wanted.schema)), overrides=free if whitespace else compact
+            )
         if wanted.kind == "ebnf":
             return new.grammar_from_lark(import_module("llguidance.gbnf_to_lark").gbnf_to_lark(wanted.text))
         if wanted.kind == "lark":

@@ -19,22 +19,23 @@ class Row:
         beyond: tokens taken since the end of sequence or since a token that the grammar does not allow.
         dead: whether it was the latter.
         token: the token that the grammar does not allow.
+        stuck: whether no token could have been allowed in its place.
         over: whether the row is known to be finished, so that what it takes is padding.
     """
 
-    __slots__ = ("_mask", "beyond", "dead", "matcher", "over", "taken", "token", "vocabulary")
+    __slots__ = ("_mask", "beyond", "dead", "matcher", "over", "stuck", "taken", "token", "vocabulary")
 
     def __init__(self, matcher: Matcher, vocabulary: Vocabulary) -> None:
         self.matcher, self.vocabulary = matcher, vocabulary
         self.taken = self.beyond = self.token = 0
-        self.dead = self.over = False
+        self.dead = self.over = self.stuck = False
         self._mask: Words | None = None
 
     def copy(self) -> Row:
         """Another row in the same state."""
         twin = Row(self.matcher.copy(), self.vocabulary)
         twin.taken, twin.beyond, twin.token = self.taken, self.beyond, self.token
-        twin.dead, twin.over, twin._mask = self.dead, self.over, self._mask
+        twin.dead, twin.over, twin.stuck, twin._mask = self.dead, self.over, self.stuck, self._mask
         return twin
 
     def advance(self, token: int) -> None:
@@ -48,6 +49,7 @@ class Row:
             self._mask = None
         else:
             self.beyond, self.dead, self.token = 1, True, token
+            self.stuck = self._mask is not None and not self._mask.any()
 
     def back(self, count: int) -> None:
         """Take back the last `count` tokens."""

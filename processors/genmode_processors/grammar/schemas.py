@@ -8,6 +8,7 @@ refuses by itself what it does not hold.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -67,6 +68,7 @@ class Held:
         lengths_of_patterns: whether `pattern` may stand beside `minLength` and `maxLength`.
         optional: whether properties may be left out.
         recursive: whether a schema may contain itself.
+        escapes: whether it writes the strings of `enum` with what JSON escapes.
     """
 
     keywords: frozenset[str]
@@ -75,6 +77,7 @@ class Held:
     lengths_of_patterns: bool = False
     optional: bool = True
     recursive: bool = True
+    escapes: bool = True
 
 
 def check_schema(schema: dict[str, Any], held: Held) -> None:
@@ -103,6 +106,10 @@ def check_schema(schema: dict[str, Any], held: Held) -> None:
             raise ValueError(f"{path} has the type {', '.join(beyond)}, which it does not write as JSON has it")
         if held.formats is not None and part.get("format", "date") not in held.formats:
             raise ValueError(f"{path} has the format {part['format']!r}; it enforces {', '.join(sorted(held.formats))}")
+        if not held.escapes and any(
+            len(json.dumps(one, ensure_ascii=False)) != len(one) + 2 for one in part.get("enum", [])
+        ):
+            raise ValueError(f"{path} has an enum of other than strings that JSON writes as they are")
         properties, required = part.get("properties", {}), part.get("required", [])
         if unlisted := sorted(set(required) - set(properties)):
             raise ValueError(f"{path} requires {', '.join(unlisted)}, which its properties do not list")
@@ -128,6 +135,22 @@ def subschemas(schema: Any, path: str) -> Iterator[tuple[str, dict[str, Any] | b
     for key in _ONE:
         if key in schema:
             yield from subschemas(schema[key], f"{path}.{key}")
+
+
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with objects that have the listed properties alone, unless they say otherwise.
+
+    Schemas that put objects together of parts (`allOf`, `unevaluatedProperties`) are left as they are.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(schema))
+    parts = [part for _, part in subschemas(result, "$") if isinstance(part, dict)]
+    if any(part.keys() & {"allOf", "unevaluatedProperties", "if", "dependentSchemas"} for part in parts):
+        return schema
+    for part in parts:
+        if "properties" in part and not part.keys() & {"additionalProperties", "patternProperties", "propertyNames"}:
+            unlisted = set(part.get("required", [])) - set(part["properties"])
+            part["additionalProperties"] = bool(unlisted)
+    return result
 
 
 def _loop(schema: dict[str, Any]) -> str | None:

@@ -163,9 +163,11 @@ class Session:
         """Whether `foretold` may be used without changing a result: by a strategy that samples, or does not.
 
         False where no processor knows how rows go on, where the model cannot go back, and for sampling with
-        torch's generator, whose numbers depend on how many were drawn for drafts; with `seed=` they do not.
+        torch's generator, whose numbers depend on how many were drawn for drafts; with `seed=` they do not. Nor
+        where each step is recorded.
         """
-        return self.chain.proposes and self._rewinds and (not sample or isinstance(self.noise, SeededNoise))
+        free = not sample or isinstance(self.noise, SeededNoise)
+        return self.chain.proposes and self._rewinds and free and not self.recorder.active
 
     def foretold(self) -> tuple[Tensor, Tensor] | None:
         """What processors know of how rows go on, e.g. what a grammar forces; call it behind a commit.
