@@ -11,39 +11,48 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .engines import Vocabulary, Words
+from .engines import Vocabulary, Words, mask_of
 from .requests import Wanted
 from .schemas import closed
 
 llguidance: Any = import_module("llguidance")
 
 
-class Matcher:
-    """See `engines.Matcher`."""
+Bytes = NDArray[np.uint8]
 
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
+
+class Matcher:
+    """See `engines.Matcher`.
+
+    Attributes:
+        firsts: `[vocab]`: the first byte of each token, for a vocabulary that lacks bytes; else None.
+    """
+
+    def __init__(self, inner: Any, firsts: Bytes | None) -> None:
+        self.inner, self.firsts = inner, firsts
 
     def fill(self, words: Words) -> None:
         if self.inner.is_stopped():  # complete, and nothing may follow
             words[:] = 0
         else:
             self.inner.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
-            if self.inner.is_error() or not self._takes(words):
+            if self.inner.is_error():
                 words[:] = 0
+            elif self.firsts is not None:
+                self._correct(words, self.firsts)
 
-    def _takes(self, words: Words) -> bool:
-        """Whether a single token that is allowed is one: llguidance spells text that must come by the tokenizer.
+    def _correct(self, words: Words, firsts: Bytes) -> None:
+        """Leave only tokens that are one.
 
-        Where the tokenizer lacks its characters, another token comes out.
+        Where text must come that no token begins, llguidance goes on behind it.
         """
-        places = np.flatnonzero(words)
-        if len(places) != 1:
-            return True
-        word = int(words[places[0]]) & 0xFFFFFFFF
-        token = int(places[0]) * 32 + word.bit_length() - 1
-        return bool(word & (word - 1)) or bool(self.inner.validate_tokens([token]))
+        forced = self.inner.compute_ff_bytes()
+        if forced:
+            allowed = np.unpackbits(words.view(np.uint8), count=len(firsts), bitorder="little").astype(bool)
+            ids = (allowed & (firsts == forced[0])).nonzero()[0].tolist()
+            words[:] = mask_of((i for i in ids if self.inner.validate_tokens([i])), len(words))
 
     def advance(self, token: int) -> bool:
         return int(self.inner.try_consume_tokens([token])) == 1
@@ -53,7 +62,7 @@ class Matcher:
             raise RuntimeError(f"llguidance cannot go back {count} tokens: {self.inner.get_error()}")
 
     def copy(self) -> Matcher:
-        return Matcher(self.inner.deep_copy())
+        return Matcher(self.inner.deep_copy(), self.firsts)
 
     @property
     def complete(self) -> bool:
@@ -63,11 +72,11 @@ class Matcher:
 class Compiled:
     """See `engines.Compiled`."""
 
-    def __init__(self, root: Any) -> None:
-        self.root = root
+    def __init__(self, root: Any, firsts: Bytes | None) -> None:
+        self.root, self.firsts = root, firsts
 
     def matcher(self) -> Matcher:
-        return Matcher(self.root.deep_copy())
+        return Matcher(self.root.deep_copy(), self.firsts)
 
 
 class Compiler:
@@ -77,12 +86,15 @@ class Compiler:
         self.tokenizer = llguidance.LLTokenizer(
             llguidance.TokenizerWrapper(_Tokens(vocabulary)), n_vocab=vocabulary.size, eos_token=vocabulary.ends[0]
         )
+        single = {text for text in vocabulary.texts if len(text) == 1}
+        firsts = np.array([text[0] if text else 0 for text in vocabulary.texts], dtype=np.uint8)
+        self.firsts = firsts if len(single) < 256 else None
 
     def compile(self, wanted: Wanted, whitespace: bool) -> Compiled:
         matcher = llguidance.LLMatcher(self.tokenizer, self._source(wanted, whitespace), log_level=0)
         if matcher.is_error():
             raise ValueError(matcher.get_error())
-        return Compiled(matcher)
+        return Compiled(matcher, self.firsts)
 
     def _source(self, wanted: Wanted, whitespace: bool) -> Any:
         new = llguidance.LLMatcher

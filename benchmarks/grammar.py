@@ -1,0 +1,246 @@
+"""What a grammar costs in each step, by engine, and what drafting the text that it forces saves.
+
+    python benchmarks/grammar.py
+
+`masks`: time of the processor alone in each step (catch up with the rows, work out masks, put them onto scores
+`[rows, vocab]`), on the tokens of an output that is known, with the vocabulary of SmolLM2 (49 152 tokens) and with one of
+128 256 that has the same tokens and as many again. Beside it the time of compiling the grammar, the first time and again.
+
+`generate`: sampling with SmolLM2-135M-Instruct, where it can be had, or else with a random model of its shape, with
+and without a grammar, all in turn. The cost in a step is the difference by tokens decoded; every output runs for the
+same number of tokens, since nothing lets it end. `jump`: greedy search on a JSON schema with and without jump-forward.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import common
+import torch
+import transformers
+
+import genmode
+from genmode import demo
+from genmode_processors.grammar import Grammar, UnmetGrammarWarning, installed
+from genmode_processors.grammar.engines import compiled
+from genmode_processors.grammar.requests import wanted
+
+PERSON: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "first_name": {"type": "string", "pattern": "^[A-Z][a-z]{1,11}$"},
+        "last_name": {"type": "string", "pattern": "^[A-Z][a-z]{1,11}$"},
+        "occupation": {"enum": ["carpenter", "teacher", "nurse", "retired", "other"]},
+        "address": {
+            "type": "object",
+            "properties": {
+                "street_and_number": {"type": "string", "pattern": "^[A-Za-z ]{3,20} [1-9][0-9]?$"},
+                "postal_code": {"type": "string", "pattern": "^[0-9]{5}$"},
+                "country_is_known": {"type": "boolean"},
+            },
+            "required": ["street_and_number", "postal_code", "country_is_known"],
+            "additionalProperties": False,
+        },
+        "previous_occupations": {"type": "array", "items": {"enum": ["carpenter", "teacher"]}, "maxItems": 2},
+    },
+    "required": ["first_name", "last_name", "occupation", "address", "previous_occupations"],
+    "additionalProperties": False,
+}
+OUTPUT = (
+    '{"first_name":"Ada","last_name":"Lovelace","occupation":"other","address":{"street_and_number":"St James Square 12",'
+    '"postal_code":"10115","country_is_known":true},"previous_occupations":["teacher"]}'
+)
+GRAMMARS: dict[str, tuple[Any, str]] = {
+    "JSON schema": (PERSON, OUTPUT),
+    "regex": ({"regex": r"([a-z]{1,12}@[a-z]{1,12}\.(com|org|net); ){1,40}"}, "ada@engine.org; charles@difference.com; " * 4),
+    "EBNF": (
+        {"ebnf": 'root ::= term (op term)*\nop ::= " + " | " * "\nterm ::= [0-9]+ | "(" root ")"'},
+        "(12 + 34 * (5 + 678)) * 90 + (((1 + 2) * 3) + 4) * 55 + 66 * (7 + 8)",
+    ),
+}
+ENDLESS = {"regex": r"[A-Za-z0-9 ,.;:'\n-]{4000}"}
+ROWS = (1, 8)
+
+
+class Wide:
+    """A tokenizer with tokens added up to `size`: each token again behind a control character that no output has."""
+
+    def __init__(self, tokenizer: Any, size: int) -> None:
+        self.tokenizer, self.size = tokenizer, size
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def get_vocab(self) -> dict[str, int]:
+        own = self.tokenizer.get_vocab()
+        more = [token + token for token in own] + [token + "Ġ" + token for token in own]
+        fresh = [token for token in dict.fromkeys(more) if token not in own][: self.size - len(own)]
+        return {**own, **{token: len(own) + place for place, token in enumerate(fresh)}}
+
+
+def masks(tokenizer: Any, engine: str, name: str, rows: int, repeats: int) -> dict[str, Any] | None:
+    """Microseconds of a step with a grammar, and milliseconds of compiling it."""
+    given, text = GRAMMARS[name]
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    vocab = len(tokenizer)
+    session: Any = SimpleNamespace(
+        tokenizer=tokenizer, eos_token_ids=[tokenizer.eos_token_id], vocab_size=vocab, rows=rows, history=None,
+        device=torch.device("cpu"), unfinished=torch.ones(rows, dtype=torch.bool), prompt_length=0, max_length=9999,
+    )  # fmt: skip
+    times = [time.perf_counter()]
+    try:
+        for _ in range(2):
+            compiled(wanted(given), engine, False, session)
+            times.append(time.perf_counter())
+    except genmode.ParameterError as error:
+        print(f"{engine}, {name}: {error}")
+        return None
+    scores, best = torch.zeros(rows, vocab), float("inf")
+    for _ in range(repeats + 1):  # the first round warms up
+        grammar = Grammar(grammar=given, grammar_engine=engine)
+        grammar.begin(session)
+        history: Any = SimpleNamespace()
+        begin = time.perf_counter()
+        for token in tokens:
+            grammar.process(scores, history)
+            grammar.accept(torch.full((rows,), token))
+        best = min(best, time.perf_counter() - begin)
+        kept = scores.isneginf().float().mean()
+        scores.zero_()
+        grammar.process(scores, history)
+    return {
+        "grammar": name, "engine": engine, "vocabulary": vocab, "rows": rows, "tokens": len(tokens),
+        "us a step": round(best / len(tokens) * 1e6, 1), "first ms": round((times[1] - times[0]) * 1e3, 1),
+        "again ms": round((times[2] - times[1]) * 1e3, 3), "masked": round(float(kept), 4),
+    }  # fmt: skip
+
+
+def apply_only(vocab: int, rows: int) -> Any:
+    """Putting masks onto scores, alone."""
+    import numpy as np
+
+    from genmode_processors.grammar.rows import forbid_all_but
+
+    words, scores = np.full((rows, (vocab + 31) // 32), 0x55555555, dtype=np.int32), torch.zeros(rows, vocab)
+    return lambda: forbid_all_but(scores, words)
+
+
+def loaded() -> tuple[Any, Any, str]:
+    """SmolLM2 with its tokenizer."""
+    model, tokenizer = demo.load_demo()
+    return model.eval(), tokenizer, "SmolLM2-135M-Instruct"
+
+
+def stepwise(model: Any, tokenizer: Any, rows: int, tokens: int, repeats: int) -> list[dict[str, Any]]:
+    """Milliseconds a step of sampling without a grammar and with one, by engine."""
+    inputs = tokenizer(["The quick brown fox"] * rows, return_tensors="pt")
+    plain: dict[str, Any] = {
+        **inputs, "tokenizer": tokenizer, "max_new_tokens": tokens, "do_sample": True, "top_k": 0, "seed": 1,
+        "pad_token_id": tokenizer.eos_token_id,
+    }  # fmt: skip
+
+    def run(**more: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnmetGrammarWarning)
+            return lambda: genmode.generate(model, **plain, **more)
+
+    def quiet(call: Any) -> Any:
+        def quietly() -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnmetGrammarWarning)
+                call()
+
+        return quietly
+
+    cases = {"none": run(suppress_tokens=[tokenizer.eos_token_id])}
+    cases |= {engine: quiet(run(grammar=ENDLESS, grammar_engine=engine)) for engine in installed()}
+    best = common.best_of(cases, repeats)
+    return [
+        {
+            "grammar": name, "rows": rows, "ms a step": round(seconds / tokens * 1e3, 3),
+            "ms more": round((seconds - best["none"]) / tokens * 1e3, 3), "ratio": round(seconds / best["none"], 3),
+        }
+        for name, seconds in best.items()
+    ]  # fmt: skip
+
+
+def jump(model: Any, tokenizer: Any, rows: int, repeats: int) -> list[dict[str, Any]]:
+    """A JSON schema by greedy search and sampling, with and without jump-forward."""
+    results = []
+    names = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Leslie", "Tony"][:rows]
+    chats = [[{"role": "user", "content": f"Describe {name}, a computer scientist, as JSON."}] for name in names]
+    prompts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+    for way, more in {"greedy": {}, "sampling, seed=1": {"do_sample": True, "seed": 1}}.items():
+        for engine in [one for one in installed() if one != "lm-format-enforcer"]:
+            counts: dict[bool, int] = {}
+            found: dict[bool, Any] = {}
+
+            def run(on: bool, engine: str = engine, more: Any = more, counts: Any = counts, found: Any = found) -> Any:
+                def call() -> None:
+                    counts[on] = 0
+                    handle = model.register_forward_hook(lambda *_: counts.update({on: counts[on] + 1}))
+                    found[on] = genmode.generate(
+                        model, **inputs, tokenizer=tokenizer, max_new_tokens=160, grammar=PERSON, grammar_engine=engine,
+                        grammar_jump_forward=on, pad_token_id=tokenizer.eos_token_id, **more,
+                    )  # fmt: skip
+                    handle.remove()
+
+                return call
+
+            best = common.best_of({"masked": run(False), "jump": run(True)}, repeats)
+            assert torch.equal(found[True], found[False]), "the tokens differ"
+            text = tokenizer.decode(found[True][0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            json.loads(text)
+            results.append(
+                {
+                    "way": way, "engine": engine, "rows": rows, "forwards masked": counts[False],
+                    "forwards": counts[True], "s masked": round(best["masked"], 3), "s": round(best["jump"], 3),
+                    "ratio": round(best["masked"] / best["jump"], 2),
+                }
+            )  # fmt: skip
+    return results
+
+
+def main() -> None:
+    arguments = common.parser(__doc__.splitlines()[0])
+    arguments.add_argument("--tokens", type=int, default=64, help="tokens of each output of `generate`")
+    given = arguments.parse_args()
+    transformers.logging.set_verbosity_error()
+    model, tokenizer, label = loaded()
+    alone = []
+    for vocabulary in (tokenizer, Wide(tokenizer, 128_256)):
+        for name in GRAMMARS:
+            for engine in installed():
+                if name == "EBNF" and engine not in ("llguidance", "xgrammar"):
+                    continue
+                for rows in ROWS:
+                    alone.append(masks(vocabulary, engine, name, rows, given.repeats))
+    alone = [one for one in alone if one is not None]
+    common.table("the processor alone", alone)
+    applied = [
+        {"vocabulary": vocab, "rows": rows, "us": round(common.best_of({"": apply_only(vocab, rows)}, 50)[""] * 1e6, 1)}
+        for vocab in (49_152, 128_256)
+        for rows in ROWS
+    ]
+    common.table("masks onto scores", applied)
+    steps = [one for rows in ROWS for one in stepwise(model, tokenizer, rows, given.tokens, given.repeats)]
+    common.table(f"sampling with {label}", steps)
+    jumps = [one for rows in ROWS for one in jump(model, tokenizer, rows, given.repeats)]
+    common.table(f"jump-forward with {label}", jumps)
+    name = "grammar-cuda.json" if torch.cuda.is_available() else "grammar-cpu.json"
+    common.save(
+        given.out / name,
+        {"model": label, "alone": alone, "apply": applied, "generate": steps, "jump": jumps},
+    )
+
+
+if __name__ == "__main__":
+    main()
