@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -140,17 +142,21 @@ def _few(words: Words) -> list[int]:
 def forbid_all_but(scores: Tensor, allowed: Words) -> Tensor:
     """Set the scores that the masks `allowed` `[rows, words]` do not name to -inf, in place.
 
+    Each byte of a mask stands for eight numbers, 0 or -inf, that are added: several times as fast on a CPU as bits.
+
     Args:
-        scores: `[rows, vocab]`, of any floating type and device.
+        scores: `[rows, vocab]`, of any floating type and device, none of them +inf.
     """
-    vocab = scores.shape[1]
-    if scores.device.type == "cpu":
-        bits = np.unpackbits((~allowed).view(np.uint8), axis=1, count=vocab, bitorder="little")
-        return scores.masked_fill_(torch.from_numpy(bits.view(np.bool_)), -torch.inf)
-    words = torch.from_numpy(allowed)
+    octets = torch.from_numpy(allowed.view(np.uint8))  # [rows, 4 * words]
     if scores.device.type == "cuda":
-        words = words.pin_memory()
-    words = words.to(scores.device, non_blocking=True)
-    bits32 = torch.arange(32, dtype=torch.int32, device=scores.device)
-    kept = (words[:, :, None] >> bits32) & 1  # [rows, words, 32]
-    return scores.masked_fill_(kept.flatten(1)[:, :vocab] == 0, -torch.inf)
+        octets = octets.pin_memory()
+    octets = octets.to(scores.device, non_blocking=True).int()
+    added = torch.nn.functional.embedding(octets, _eights(scores.device, scores.dtype)).flatten(1)  # [rows, 32 * words]
+    return scores.add_(added[:, : scores.shape[1]])
+
+
+@functools.cache
+def _eights(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`[256, 8]`: for each byte and each of its bits, lowest first, 0 where it is set and -inf where not."""
+    bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
+    return torch.where(bits == 1, 0.0, -torch.inf).to(device, dtype)
