@@ -151,7 +151,7 @@ def jump(model: Any, tokenizer: Any, rows: int, repeats: int) -> list[dict[str, 
     prompts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
     inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     for way, more in {"greedy": {}, "sampling, seed=1": {"do_sample": True, "seed": 1}}.items():
-        for engine in [one for one in installed() if one != "lm-format-enforcer"]:
+        for engine in [one for one in installed() if one in ("llguidance", "xgrammar")]:
             counts: dict[bool, int] = {}
             found: dict[bool, Any] = {}
 
@@ -204,10 +204,12 @@ def main() -> None:
         for rows in ROWS
     ]
     common.table("masks onto scores", applied)
-    steps = [one for rows in ROWS for one in stepwise(model, tokenizer, rows, given.tokens, given.repeats)]
-    common.table(f"sampling with {label}", steps)
-    jumps = [one for rows in ROWS for one in jump(model, tokenizer, rows, given.repeats)]
-    common.table(f"jump-forward with {label}", jumps)
+    steps, jumps = [], []
+    for rows in ROWS:
+        steps += stepwise(model, tokenizer, rows, given.tokens, given.repeats)
+        common.table(f"sampling with {label}", steps)
+        jumps += jump(model, tokenizer, rows, given.repeats)
+        common.table(f"jump-forward with {label}", jumps)
     name = "grammar-cuda.json" if torch.cuda.is_available() else "grammar-cpu.json"
     common.save(
         given.out / name,

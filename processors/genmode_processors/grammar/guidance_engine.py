@@ -46,13 +46,21 @@ class Matcher:
     def _correct(self, words: Words, firsts: Bytes) -> None:
         """Leave only tokens that are one.
 
-        Where text must come that no token begins, llguidance goes on behind it.
+        Where text must come that no token begins, llguidance goes on behind it; then the first or the last token of
+        its mask is none that may come next, which is looked at alone.
         """
+        places = np.flatnonzero(words)
+        if not len(places):
+            return
+        low, high = int(words[places[0]]) & 0xFFFFFFFF, int(words[places[-1]]) & 0xFFFFFFFF
+        ends = int(places[0]) * 32 + (low & -low).bit_length() - 1, int(places[-1]) * 32 + high.bit_length() - 1
+        if all(self.inner.validate_tokens([token]) for token in ends):
+            return
         forced = self.inner.compute_ff_bytes()
+        allowed = np.unpackbits(words.view(np.uint8), count=len(firsts), bitorder="little").astype(bool)
         if forced:
-            allowed = np.unpackbits(words.view(np.uint8), count=len(firsts), bitorder="little").astype(bool)
-            ids = (allowed & (firsts == forced[0])).nonzero()[0].tolist()
-            words[:] = mask_of((i for i in ids if self.inner.validate_tokens([i])), len(words))
+            allowed &= firsts == forced[0]
+        words[:] = mask_of((i for i in allowed.nonzero()[0].tolist() if self.inner.validate_tokens([i])), len(words))
 
     def advance(self, token: int) -> bool:
         return int(self.inner.try_consume_tokens([token])) == 1
