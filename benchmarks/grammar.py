@@ -185,6 +185,7 @@ def jump(model: Any, tokenizer: Any, rows: int, repeats: int) -> list[dict[str, 
 def main() -> None:
     arguments = common.parser(__doc__.splitlines()[0])
     arguments.add_argument("--tokens", type=int, default=64, help="tokens of each output of `generate`")
+    arguments.add_argument("--parts", nargs="*", default=["generate", "jump"], help="of generate and jump, what to run")
     given = arguments.parse_args()
     transformers.logging.set_verbosity_error()
     model, tokenizer, label = loaded()
@@ -204,17 +205,18 @@ def main() -> None:
         for rows in ROWS
     ]
     common.table("masks onto scores", applied)
-    steps, jumps = [], []
-    for rows in ROWS:
-        steps += stepwise(model, tokenizer, rows, given.tokens, given.repeats)
-        common.table(f"sampling with {label}", steps)
-        jumps += jump(model, tokenizer, rows, given.repeats)
-        common.table(f"jump-forward with {label}", jumps)
+    results: dict[str, Any] = {"model": label, "alone": alone, "apply": applied}
+    measures: tuple[tuple[str, Any], ...] = (("generate", stepwise), ("jump", jump))
+    for part, measure in measures:
+        if part not in given.parts:
+            continue
+        results[part] = []
+        for rows in ROWS:
+            more = (given.tokens,) if measure is stepwise else ()
+            results[part] += measure(model, tokenizer, rows, *more, given.repeats)
+        common.table(f"{part} with {label}", results[part])
     name = "grammar-cuda.json" if torch.cuda.is_available() else "grammar-cpu.json"
-    common.save(
-        given.out / name,
-        {"model": label, "alone": alone, "apply": applied, "generate": steps, "jump": jumps},
-    )
+    common.save(given.out / name, results)
 
 
 if __name__ == "__main__":
