@@ -55,12 +55,14 @@ class Component:
         name: public name; the entry point's name wins where the two differ.
         paper: the source of the method, as a reader would cite it.
         Params: the parameters, a subclass of `genmode.Params`.
+        skip_checks: checks of `genmode.testing` that the component rightly cannot meet, each with the reason.
     """
 
     contract_version: ClassVar[int | None] = None
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     Params: ClassVar[type[AnyParams]] = Params
+    skip_checks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, params: AnyParams | None = None, **values: Any) -> None:
         """Takes either a ready `Params` or its fields by name; raises `pydantic.ValidationError`."""

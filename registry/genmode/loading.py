@@ -139,6 +139,7 @@ def named(component: type[Component], name: str) -> type[Component]:
     """The class under its public name. One that is offered under a second name gets a subclass for it."""
     if "_public_name" not in component.__dict__:
         setattr(component, "_public_name", name)  # noqa: B010 - a mark of the host, not part of the contract
+        setattr(component, "_own_name", component.name)  # noqa: B010 - the same, for the conformance kit
         component.name = name
     if component.name == name:
         return component

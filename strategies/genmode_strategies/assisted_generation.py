@@ -128,6 +128,10 @@ class MultiTokenPrediction(genmode.Strategy):
     paper = "Gloeckle et al. 2024, Multi-token Prediction, https://arxiv.org/abs/2404.19737"
     flags: ClassVar[Mapping[str, Any]] = {"num_beams": 1}
     needs: ClassVar[frozenset[str]] = frozenset({"rollback", "hidden_states"})
+    skip_checks: ClassVar[Mapping[str, str]] = {
+        "no_synchronisation": "transformers' own generators draft, on the host",
+        "cost_of_rows": "transformers' own generators draft for one row at a time",
+    }
 
     class Params(genmode.Params):
         """Parameters of multi-token prediction."""

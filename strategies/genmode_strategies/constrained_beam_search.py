@@ -58,6 +58,9 @@ class ConstrainedBeamSearch(genmode.Strategy):
     paper = "Post and Vilar 2018, Dynamic Beam Allocation, https://arxiv.org/abs/1804.06609"
     flags: ClassVar[Mapping[str, Any]] = {"do_sample": False, "num_beams": 4}
     needs: ClassVar[frozenset[str]] = frozenset({"reorder"})
+    skip_checks: ClassVar[Mapping[str, str]] = {
+        "row_criteria": "as in transformers' former implementation, criteria end the whole call, never one row",
+    }
     Params = ConstrainedBeamParams
 
     @classmethod

@@ -16,8 +16,7 @@ from torch import Tensor
 
 import genmode
 from genmode.registry import Registry, use
-
-from ..models import VOCAB, fresh, greedy, ids, prompt, tiny, tokenizer
+from genmode.testing.models import VOCAB, fresh, greedy, ids, prompt, tiny, tokenizer
 
 LENGTH = 9
 FLAGS: dict[str, Any] = {"do_sample": False, "max_new_tokens": LENGTH}

@@ -14,8 +14,7 @@ from torch import Tensor
 
 import genmode
 from genmode.registry import Registry, use
-
-from ..models import BOS, PAD, fresh, greedy, ids, prompt, tiny, tokenizer
+from genmode.testing.models import BOS, PAD, fresh, greedy, ids, prompt, tiny, tokenizer
 
 ONE = prompt("llama", 1)
 FLAGS: dict[str, Any] = {"do_sample": False, "max_new_tokens": 8}

@@ -14,8 +14,7 @@ from torch import Tensor
 
 import genmode
 from genmode.session.random import SeededNoise, TorchNoise, row_seeds
-
-from ..models import PAD, prompt, tiny
+from genmode.testing.models import PAD, prompt, tiny
 
 MODES: dict[str, dict[str, Any]] = {
     "sample": {"do_sample": True, "temperature": 1.2, "top_p": 0.9},

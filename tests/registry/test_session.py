@@ -16,8 +16,7 @@ from torch import Tensor
 import genmode
 from genmode.session import History
 from genmode.session.slab import Slab
-
-from ..models import BOS, VOCAB, greedy, ids, prompt, tiny
+from genmode.testing.models import BOS, VOCAB, greedy, ids, prompt, tiny
 
 
 class Script(genmode.Strategy):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import genmode
 from genmode.session import stopping
+from genmode.testing.models import ENCODER_DECODER, PAD, SPECIAL, TEXT, VOCAB, fresh, ids, prompt, tiny
 from genmode_strategies.drafters.copying import best_length
 from genmode_strategies.drafters.early_exit import first_layers
 from genmode_strategies.drafters.lengths import Heuristic
@@ -25,7 +26,6 @@ from genmode_strategies.drafters.streams import shared
 from genmode_strategies.drafters.suffix import look_everywhere
 from genmode_strategies.drafters.text import joined
 
-from ..models import ENCODER_DECODER, PAD, SPECIAL, TEXT, VOCAB, fresh, ids, prompt, tiny
 from .test_prompt_lookup import BANS, chi_square, cyclic, forwards, history
 
 MTP = hasattr(transformers.generation.candidate_generator, "MTPCandidateGenerator")

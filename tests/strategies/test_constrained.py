@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import genmode
+from genmode.testing.models import VOCAB, prompt, tiny
 from genmode_strategies import constraint_states, former_names
 from genmode_strategies.constrained_beam_search import shares
 from genmode_strategies.constraints import (
@@ -19,7 +20,6 @@ from genmode_strategies.constraints import (
     UnmetConstraintWarning,
 )
 
-from ..models import VOCAB, prompt, tiny
 from .goldens import cases
 
 MODE = "constrained_beam_search"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import genmode
+from genmode.testing.models import prompt, tiny
 from genmode_strategies.constraint_states import Parts, number
 from genmode_strategies.constraints import (
     Constraint,
@@ -19,8 +20,6 @@ from genmode_strategies.constraints import (
     PhrasalConstraint,
     TemplateConstraint,
 )
-
-from ..models import prompt, tiny
 
 CPU = torch.device("cpu")
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import genmode
+from genmode.testing.models import prompt, tiny
 from genmode_strategies.contrastive_search import Context, unit
 
-from ..models import prompt, tiny
 from .goldens import cases
 
 MODE = "contrastive_search"

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import genmode
+from genmode.testing.models import fresh, prompt, tiny
 from genmode_strategies.dola_generation import candidate_layers, contrast, divergence
 
-from ..models import fresh, prompt, tiny
 from .goldens import cases
 
 MODE = "dola_generation"

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import genmode
+from genmode.testing.models import prompt, tiny
 from genmode_strategies.group_beam_search import Diversity
 from genmode_strategies.hypotheses import Hypotheses, continuing
 
-from ..models import prompt, tiny
 from .goldens import cases
 
 MODE = "group_beam_search"

@@ -11,10 +11,9 @@ import transformers
 from torch import Tensor
 
 import genmode
+from genmode.testing.models import FAMILIES, fresh, ids, prompt, tiny
 from genmode_strategies.drafters.loop import agreeing
 from genmode_strategies.prompt_lookup import look_up
-
-from ..models import FAMILIES, fresh, ids, prompt, tiny
 
 DRAFT = {"prompt_lookup_num_tokens": 4}
 BANS = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "bad_words_ids": [[7], [44, 44], [42, 11]]}

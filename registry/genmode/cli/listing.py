@@ -61,7 +61,7 @@ def show(
     from ..registry import registry
 
     with errors_in_one_line(traceback):
-        kind = _plural(kind) or _kind_of(name)
+        kind = _plural(kind) or kind_of_name(name)
         component: Any = registry().get(kind, name)
         info = registry().info(kind, name)
         described = describe(info, component)
@@ -175,7 +175,7 @@ def _plural(kind: str | None) -> str | None:
     return next((plural for plural, noun in NOUNS.items() if kind in (noun, noun.split()[0])), kind)
 
 
-def _kind_of(name: str) -> str:
+def kind_of_name(name: str) -> str:
     """The kind of the component with this name.
 
     Raises:

@@ -15,6 +15,7 @@ import transformers
 from torch import Tensor
 
 VOCAB, PAD, BOS = 100, 0, 1
+_CLASSES: Any = transformers  # whose types do not take settings from a dict
 IMAGE, VISION_START, VISION_END, VIDEO = 99, 98, 97, 96
 
 SPECIAL: dict[str, Any] = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": None}
@@ -26,17 +27,17 @@ TEXT: dict[str, Any] = {
 
 
 def _llama(**more: Any) -> Any:
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**TEXT, **SPECIAL, **more}))
+    return _CLASSES.LlamaForCausalLM(_CLASSES.LlamaConfig(**{**TEXT, **SPECIAL, **more}))
 
 
 def _gpt2(**more: Any) -> Any:
     sizes = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.3}
     dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**sizes, **dropout, **SPECIAL, **more}))
+    return _CLASSES.GPT2LMHeadModel(_CLASSES.GPT2Config(**{**sizes, **dropout, **SPECIAL, **more}))
 
 
 def _qwen2(**more: Any) -> Any:
-    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**{**TEXT, **SPECIAL, **more}))
+    return _CLASSES.Qwen2ForCausalLM(_CLASSES.Qwen2Config(**{**TEXT, **SPECIAL, **more}))
 
 
 def _gemma3(**more: Any) -> Any:
@@ -48,21 +49,21 @@ def _gemma3(**more: Any) -> Any:
         "head_dim": 16,
         "sliding_window": 8,
     }
-    config = transformers.Gemma3TextConfig(**{**TEXT, **window, **SPECIAL, **more})
-    return transformers.Gemma3ForCausalLM(config)
+    config = _CLASSES.Gemma3TextConfig(**{**TEXT, **window, **SPECIAL, **more})
+    return _CLASSES.Gemma3ForCausalLM(config)
 
 
 def _mamba(**more: Any) -> Any:
     """A recurrent state instead of a cache."""
     sizes = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3}
     untied = {"tie_word_embeddings": False}
-    return transformers.MambaForCausalLM(transformers.MambaConfig(**{**sizes, **untied, **SPECIAL, **more}))
+    return _CLASSES.MambaForCausalLM(_CLASSES.MambaConfig(**{**sizes, **untied, **SPECIAL, **more}))
 
 
 def _lfm2(**more: Any) -> Any:
     """Convolutions with a short state, and attention between them."""
     hybrid = {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"], "block_ff_dim": 64}
-    return transformers.Lfm2ForCausalLM(transformers.Lfm2Config(**{**TEXT, **hybrid, **SPECIAL, **more}))
+    return _CLASSES.Lfm2ForCausalLM(_CLASSES.Lfm2Config(**{**TEXT, **hybrid, **SPECIAL, **more}))
 
 
 def _t5(**more: Any) -> Any:
@@ -76,7 +77,7 @@ def _t5(**more: Any) -> Any:
         "dropout_rate": 0.0,
     }
     start = {"decoder_start_token_id": PAD}
-    model = transformers.T5ForConditionalGeneration(transformers.T5Config(**{**sizes, **start, **SPECIAL, **more}))
+    model = _CLASSES.T5ForConditionalGeneration(_CLASSES.T5Config(**{**sizes, **start, **SPECIAL, **more}))
     # transformers 5 ties the head whatever the config says, and a tied random T5 repeats one token.
     model.lm_head.weight = torch.nn.Parameter(0.3 * torch.randn(VOCAB, 32))
     model.config.scale_decoder_outputs = False
@@ -90,21 +91,21 @@ def _bart(**more: Any) -> Any:
         "init_std": 0.1, "dropout": 0.0, "decoder_start_token_id": BOS, "forced_eos_token_id": None,
         "tie_word_embeddings": False,
     }  # fmt: skip
-    return transformers.BartForConditionalGeneration(transformers.BartConfig(**{**sizes, **SPECIAL, **more}))
+    return _CLASSES.BartForConditionalGeneration(_CLASSES.BartConfig(**{**sizes, **SPECIAL, **more}))
 
 
 def _llava(**more: Any) -> Any:
     """Llama that reads pictures of 8 x 8 pixels as four tokens."""
-    vision = transformers.CLIPVisionConfig(
+    vision = _CLASSES.CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=8, patch_size=4,
         projection_dim=16,
     )  # fmt: skip
-    config = transformers.LlavaConfig(
-        vision_config=vision, text_config=transformers.LlamaConfig(**{**TEXT, **SPECIAL}), image_token_id=IMAGE,
+    config = _CLASSES.LlavaConfig(
+        vision_config=vision, text_config=_CLASSES.LlamaConfig(**{**TEXT, **SPECIAL}), image_token_id=IMAGE,
         image_token_index=IMAGE, vision_feature_layer=-1, vision_feature_select_strategy="default",
         **{**SPECIAL, **more},
     )  # fmt: skip
-    return transformers.LlavaForConditionalGeneration(config)
+    return _CLASSES.LlavaForConditionalGeneration(config)
 
 
 def _qwen2_vl(**more: Any) -> Any:
@@ -113,12 +114,12 @@ def _qwen2_vl(**more: Any) -> Any:
         "depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "patch_size": 4, "spatial_merge_size": 2,
         "temporal_patch_size": 2, "mlp_ratio": 2, "in_channels": 3,
     }  # fmt: skip
-    config = transformers.Qwen2VLConfig(
+    config = _CLASSES.Qwen2VLConfig(
         text_config={**TEXT, **SPECIAL, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}},
         vision_config=vision, image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=VISION_START,
         vision_end_token_id=VISION_END, **{**SPECIAL, **more},
     )  # fmt: skip
-    return transformers.Qwen2VLForConditionalGeneration(config)
+    return _CLASSES.Qwen2VLForConditionalGeneration(config)
 
 
 _BUILDERS: dict[str, Callable[..., Any]] = {
@@ -192,6 +193,6 @@ def tokenizer() -> Any:
     made = Tokenizer(models.Unigram([(word, -1.0) for word in words], unk_id=PAD))
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.decoder = decoders.Metaspace()
-    return transformers.PreTrainedTokenizerFast(
+    return _CLASSES.PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>", padding_side="left"
     )

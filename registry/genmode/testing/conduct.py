@@ -1,0 +1,274 @@
+"""Checks of strategies: what a call costs, what it touches, and how it fails."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import errors
+from ..contract import LogitsProcessor, Strategy
+from ..session import History, Session
+from .case import Case
+from .check import check, fail, inapplicable, require
+from .guard import in_loop, late_host, watched
+from .strategies import SEEDS, SOME_ENDS, WITH_ENDS, same
+from .traces import model_traces, quiet, same_state, shared_state, steady_memory, torch_traces, unchanged
+
+NEEDS = {"rollback", "reorder", "hidden_states", "attentions"}
+PUBLIC = ("genmode", "genmode.session", "genmode.candidates", "genmode.errors", "genmode.testing")
+FORWARDS, OPERATIONS = 4.0, 400
+"""The most forwards a token, and operations of its own a step, that a strategy may take. Greedy takes 1 and 1."""
+
+
+class Greedy(Strategy):
+    """Greedy search, to measure by."""
+
+    contract_version = 1
+
+    def decode(self, session: Session, params: Any) -> None:
+        for step in session.steps():
+            step.commit(step.scores.argmax(-1))
+
+
+@contextmanager
+def forwards(model: Any) -> Generator[list[int], None, None]:
+    """Counts the tokens that each forward of a model is fed."""
+    fed: list[int] = []
+
+    def count(module: Any, args: Any, kwargs: Any) -> None:
+        given = kwargs.get("decoder_input_ids", kwargs.get("input_ids", args[0] if args else None))
+        fed.append(given.shape[1] if isinstance(given, Tensor) else 0)
+
+    hook = model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield fed
+    finally:
+        hook.remove()
+
+
+@check("strategies")
+def no_synchronisation(case: Case) -> None:
+    """From the second step on the strategy's own code reads no tensor on the host, and does nothing whose result's size
+    depends on values: on an accelerator the host would wait there in every step.
+    """
+    with late_host(), watched(case.component) as seen, in_loop(seen):
+        case.generate(seed=SEEDS, eos_token_id=SOME_ENDS[::4])
+    require(
+        not seen.waits,
+        f"waits for the device {len(seen.waits)} times, first by {'; '.join(list(dict.fromkeys(seen.waits))[:3])}; "
+        "use torch.where, gather and masked_fill, or session.surely_none",
+    )
+
+
+@check("strategies")
+def late_result(case: Case) -> None:
+    """The result is the same where the host learns of each step one step late, as it does from an accelerator."""
+    for more in WITH_ENDS:
+        expected = case.generate(seed=SEEDS, **more)
+        with late_host():
+            same(expected, case.generate(seed=SEEDS, **more), "on a host that learns at once, then late")
+
+
+def costs(case: Case, rows: int, count: int) -> tuple[int, int]:
+    """Forwards, and operations of the strategy's own, of one call."""
+    inputs = case.inputs(rows=rows)
+    with forwards(case.tiny()) as fed, watched(case.component) as seen:
+        case.generate(inputs, seed=7, max_new_tokens=count)
+    return len(fed), seen.own
+
+
+@check("strategies")
+def cost_against_greedy(case: Case) -> str:
+    """A token takes few forwards, and a step few operations of the strategy's own. Counted, not timed."""
+    fewer, (own_few, count) = costs(case, 2, 6)[0], (costs(case, 2, 6)[1], 8)
+    more, own_more = costs(case, 2, 6 + count)
+    per_token, per_step = (more - fewer) / count, (own_more - own_few) / max(1, more - fewer)
+    told = f"{per_token:.2f} forwards a token, {per_step:.1f} operations of its own a forward; greedy takes 1 and 1"
+    require(per_token <= FORWARDS, f"{told}; at most {FORWARDS} forwards are allowed")
+    require(per_step <= OPERATIONS, f"{told}; at most {OPERATIONS} operations are allowed")
+    return told
+
+
+@check("strategies")
+def cost_of_rows(case: Case) -> str:
+    """More rows take no more operations: no Python loop over the batch."""
+    few, many = (_per_forward(costs(case, rows, 8)) for rows in (2, 8))
+    require(
+        many < few + 4, f"{few:.1f} operations a forward for 2 rows, {many:.1f} for 8; do all rows in one operation"
+    )
+    return f"{few:.1f} operations a forward for 2 rows, {many:.1f} for 8"
+
+
+@check("strategies")
+def cost_of_length(case: Case) -> str:
+    """Later steps take no more operations than early ones: nothing is done anew for every token so far."""
+    short, middle, long = (costs(case, 2, count) for count in (8, 20, 44))
+    early = (middle[1] - short[1]) / max(1, middle[0] - short[0])
+    late = (long[1] - middle[1]) / max(1, long[0] - middle[0])
+    require(late < 1.25 * early + 4, f"{early:.1f} operations a forward early, {late:.1f} later")
+    return f"{early:.1f} operations a forward early, {late:.1f} later"
+
+
+def _per_forward(cost: tuple[int, int]) -> float:
+    return cost[1] / max(1, cost[0])
+
+
+@check("strategies")
+def no_state_between_calls(case: Case) -> None:
+    """A call does not change the next one: nothing is kept on the class or in the module."""
+    first = case.generate(seed=SEEDS)
+    before = shared_state(case.component)
+    case.generate(case.inputs(rows=2, length=6), seed=4, max_new_tokens=5)
+    same_state(case.component, before)
+    same(first, case.generate(seed=SEEDS), "the same call again, another in between")
+
+
+@check("strategies")
+def no_memory_between_runs(case: Case) -> str:
+    """Tensors of a call are freed when it ends."""
+    inputs = case.inputs(rows=2)
+    return steady_memory(lambda: case.generate(inputs, seed=SEEDS[:2], max_new_tokens=4))
+
+
+@check("strategies")
+def model_untouched(case: Case) -> None:
+    """The model is left as it was: weights, mode, hooks, configs, attributes."""
+    model = case.fresh()
+    before = model_traces(model)
+    case.generate(model=model, seed=SEEDS, max_new_tokens=3)
+    unchanged(before, model_traces(model), "the model")
+
+
+@check("strategies")
+def torch_untouched(case: Case) -> None:
+    """torch's settings are left as they were, the grad mode among them."""
+    before = torch_traces()
+    try:
+        case.generate(seed=SEEDS, max_new_tokens=3)
+        unchanged(before, torch_traces(), "torch")
+    finally:
+        torch.set_grad_enabled(before["grad mode"])
+        torch.set_default_dtype(before["default dtype"])
+        torch.use_deterministic_algorithms(before["deterministic algorithms"])
+
+
+@check("strategies")
+def no_gradients(case: Case) -> None:
+    """No forward records gradients, which would keep every activation of the call in memory."""
+    wanted: list[bool] = []
+    hook = case.tiny().register_forward_pre_hook(lambda module, args: wanted.append(torch.is_grad_enabled()))
+    with torch.enable_grad():
+        try:
+            result = case.generate(seed=SEEDS, max_new_tokens=3)
+        finally:
+            hook.remove()
+    require(not any(wanted), "a forward ran with gradients; leave torch.enable_grad alone")
+    require(not result.requires_grad, "the result requires gradients")
+
+
+@check("strategies")
+def silence(case: Case) -> None:
+    """An ordinary call prints nothing and warns of nothing."""
+    quiet(lambda: case.generate(seed=SEEDS, max_new_tokens=4))
+
+
+@check("strategies")
+def declared_flags(case: Case) -> None:
+    """`flags` names flags of transformers, and `needs` what a session knows."""
+    from ..call.request import flag_defaults
+
+    cls: Any = case.component
+    require(isinstance(cls.flags, Mapping), f"flags is {type(cls.flags).__name__}; it has to be a mapping")
+    strange = sorted(set(cls.flags) - set(flag_defaults()))
+    require(not strange, f"flags: {', '.join(strange)} is no flag of transformers")
+    unknown = sorted(set(cls.needs) - NEEDS)
+    require(not unknown, f"needs: {', '.join(unknown)} is unknown; there are {', '.join(sorted(NEEDS))}")
+
+
+@check("strategies")
+def bad_parameters(case: Case) -> str:
+    """A value outside its bounds is refused before the model runs, by an error that names the parameter."""
+    tried = 0
+    for key, value in outside(case.component):
+        tried += 1
+        with forwards(case.tiny()) as fed:
+            try:
+                case.generate(seed=SEEDS, **{key: value})
+            except (errors.ParameterError, ValueError) as error:
+                require(key in str(error), f"{key}={value!r}: the error does not name it: {error}")
+            else:
+                fail(f"{key}={value!r} is outside its bounds and was decoded with")
+        require(not fed, f"{key}={value!r} was refused only after {len(fed)} forwards")
+    if not tried:
+        inapplicable("no parameter has bounds")
+    return f"{tried} values refused"
+
+
+def outside(component: type[Any]) -> list[tuple[str, Any]]:
+    """For each bounded number a value beyond the bound."""
+    found: list[tuple[str, Any]] = []
+    for key, field in component.Params.model_fields.items():
+        for rule in field.metadata:
+            for bound, step in (("ge", -1), ("gt", 0), ("le", 1), ("lt", 0)):
+                limit = getattr(rule, bound, None)
+                if isinstance(limit, (int, float)):
+                    found.append((key, limit + step))
+    return found
+
+
+@check("strategies")
+def failures_pass(case: Case) -> None:
+    """An error of the model or of a processor ends the call by DecodingError, with its cause and what was decoded."""
+
+    class Breaks(LogitsProcessor):
+        contract_version = 1
+        name = "breaks"
+
+        def process(self, scores: Tensor, history: History) -> Tensor:
+            if history.bound > history.prompt + 1:
+                raise ZeroDivisionError("on purpose")
+            return scores
+
+    try:
+        case.generate(seed=SEEDS, processors=[Breaks()])
+    except errors.DecodingError as error:
+        require(isinstance(error.__cause__, ZeroDivisionError), f"the cause is lost: {error.__cause__!r}")
+        require(error.component == "breaks", f"the error blames {error.component!r} for a processor's failure")
+        require(error.sequences is not None, "what was decoded is lost")
+        return
+    fail("a processor failed and the call went on; let errors pass")
+
+
+@check("strategies")
+def public_contract(case: Case) -> None:
+    """The code uses the public contract alone: what begins with an underscore, and the host's other modules, change
+    without notice.
+    """
+    module = sys.modules.get(case.component.__module__)
+    try:
+        tree = ast.parse(inspect.getsource(module if _whole(case) and module is not None else case.component).lstrip())
+    except (OSError, TypeError, SyntaxError):
+        inapplicable("its source cannot be read")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").partition(".")[0] == "genmode":
+            require(node.module in PUBLIC, f"line {node.lineno} imports from {node.module}, which is not public")
+        if isinstance(node, ast.Import):
+            for one in node.names:
+                public = one.name.partition(".")[0] != "genmode" or one.name in PUBLIC
+                require(public, f"line {node.lineno} imports {one.name}, which is not public")
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            private = node.attr.startswith("_") and not node.attr.startswith("__")
+            if private and node.value.id in ("session", "step", "history"):
+                fail(f"line {node.lineno} reads {node.value.id}.{node.attr}, which is private")
+
+
+def _whole(case: Case) -> bool:
+    """Whether the class stands at the top of its module."""
+    return "<locals>" not in case.component.__qualname__

@@ -1,0 +1,62 @@
+"""Every built-in strategy passes the conformance kit."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+
+from genmode.testing import Case, parametrize_with_checks
+from genmode.testing.host import plain_host
+from genmode.testing.models import fresh
+
+
+@functools.cache
+def near(family: str) -> Any:
+    """A draft model: the family's tiny model with every weight a little off."""
+    model, generator = fresh(family), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.02 * torch.randn(weight.shape, generator=generator))
+    return model
+
+
+@functools.cache
+def dflash() -> Any:
+    """A model that draws three tokens at a time from the hidden states of another."""
+    config = transformers.MuseGlimmerAssistantConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, max_position_embeddings=256, sliding_window=64, block_size=4, mask_token_id=99,
+        target_layer_ids=[0, 1], pad_token_id=0, bos_token_id=1, eos_token_id=None,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return transformers.MuseGlimmerAssistantModel(config).eval()
+
+
+CALLS: Mapping[str, Mapping[str, Any]] = {
+    "assisted_generation": {"call": lambda family: {"assistant_model": near(family), "num_assistant_tokens": 4}},
+    "constrained_beam_search": {"params": {"force_words_ids": [[7]]}},
+    "dola_generation": {"params": {"dola_layers": "low"}, "call": {"repetition_penalty": 1.2}},
+    "multi_token_prediction": {
+        "call": lambda family: {"assistant_model": dflash(), "speculation_type": "dflash"},
+        "skip": {"half_precision": "the draft model of the tests computes in float32 alone"},
+    },
+}
+"""What a strategy needs to run."""
+
+
+def cases() -> list[Case]:
+    host = plain_host()
+    names = [info.name for info in host.components("strategies")]
+    if not hasattr(transformers, "MuseGlimmerAssistantConfig"):  # of transformers from 5.20 on
+        names.remove("multi_token_prediction")
+    return [Case(host.get("strategies", name), **CALLS.get(name, {})) for name in names]
+
+
+@parametrize_with_checks(cases())
+def test_conformance(check: Any) -> None:
+    check()
