@@ -8,8 +8,8 @@ that allows only tokens masked before has them forced, as in transformers 5.23 (
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import torch
 from pydantic import BeforeValidator, Field
@@ -140,6 +140,12 @@ class PrefixAllowedTokens(genmode.LogitsProcessor):
     stage = genmode.Stage.CONSTRAINT
     after = preceding("prefix_allowed_tokens")
     replaces = ("PrefixConstrainedLogitsProcessor",)
+
+    skip_checks: ClassVar[Mapping[str, str]] = {
+        "no_synchronisation": "the caller's function is called on the host",
+        "cost_of_rows": "the caller's function is called for one row at a time",
+        "cost_of_step": "the caller's function is called for one row at a time",
+    }
 
     class Params(genmode.Params):
         prefix_allowed_tokens_fn: Callable[..., Any] | None = Field(

@@ -14,7 +14,8 @@ beams need the order of the rows only where rows have minima of their own. A row
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import BeforeValidator, Field
@@ -75,6 +76,10 @@ class MinLength(EndProcessor):
     name = "min_length"
     after = preceding("min_length")
     replaces = ("MinLengthLogitsProcessor",)
+
+    skip_checks: ClassVar[Mapping[str, str]] = {
+        "left_padding": "left padding counts as part of a row's length, as in transformers",
+    }
 
     class Params(genmode.Params):
         min_length: int = Field(0, ge=0, description="shortest row, in tokens, prompt included")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -20,6 +21,10 @@ class MaxLength(genmode.StoppingCriterion):
     contract_version = 1
     name = "max_length"
     replaces = ("MaxLengthCriteria",)
+
+    skip_checks: ClassVar[Mapping[str, str]] = {
+        "left_padding": "left padding counts as part of a row's length, as in transformers",
+    }
 
     class Params(genmode.Params):
         max_length: int | None = Field(None, ge=0, description="most tokens of a row, prompt included")

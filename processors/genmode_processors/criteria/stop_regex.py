@@ -9,6 +9,7 @@ far as they agree, so beams and drafting need no state.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import numpy as np
@@ -66,6 +67,9 @@ class StopRegex(genmode.StoppingCriterion):
     contract_version = 1
     name = "stop_regex"
     on_host: ClassVar[bool] = True
+    skip_checks: ClassVar[Mapping[str, str]] = {
+        "no_synchronisation": "regular expressions are searched on the host, and the class says so",
+    }
 
     class Params(genmode.Params):
         stop_regex: Annotated[

@@ -11,6 +11,7 @@ change (spaces cleaned up before punctuation) are found as they are without the 
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -73,6 +74,7 @@ class StopStrings(genmode.StoppingCriterion):
 
     def reorder(self, rows: Tensor) -> None:
         if self._tracker is not None:
+            self._tracker = copy.copy(self._tracker)  # a copy of this object may look at candidates with it
             self._tracker.reorder(rows)
 
     def reset(self) -> None:

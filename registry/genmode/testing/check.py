@@ -24,9 +24,9 @@ Function = Callable[["Case"], "str | None"]
 
 MODULES: dict[Kind, tuple[str, ...]] = {
     "strategies": ("common", "strategies", "conduct"),
-    "processors": ("common",),
-    "criteria": ("common",),
-    "watermarkers": ("common",),
+    "processors": ("common", "processors", "rows", "calls"),
+    "criteria": ("common", "criteria", "rows", "calls"),
+    "watermarkers": ("common", "processors", "rows", "calls", "watermarkers"),
 }
 """Where the checks of a kind stand."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 import json
@@ -21,6 +22,9 @@ from ..parameters import build_params, is_secret
 from .case import Case
 from .check import check, fail, inapplicable, require
 from .host import plain_host
+
+PUBLIC = ("genmode", "genmode.session", "genmode.candidates", "genmode.selection", "genmode.errors", "genmode.testing")
+"""The modules of the host that plugins may import."""
 
 
 @check(*KINDS)
@@ -70,7 +74,7 @@ def documentation(case: Case) -> None:
     paper: Any = case.component.paper
     require(isinstance(paper, str), f"paper is {type(paper).__name__}; it has to be a string")
     require(
-        not paper or any(character.isdigit() for character in paper),
+        not paper or len(paper.split()) >= 3,
         f"paper={paper!r} is no citation; give authors, year, title and address, or leave it empty",
     )
 
@@ -201,3 +205,59 @@ def signature(case: Case) -> None:
     for key, one in inspect.signature(case.component.__init__).parameters.items():
         required = one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
         require(key == "self" or not required, f"__init__ needs {key}, which the host does not give")
+
+
+@check(*KINDS)
+def bad_parameters(case: Case) -> str:
+    """A value outside its bounds is refused by an error that names the parameter."""
+    tried = _outside(case.component)
+    for key, value in tried:
+        try:
+            build_params(case.component, {**case.values, key: value})
+        except ParameterError as error:
+            require(key in str(error), f"{key}={value!r}: the error does not name it: {error}")
+        else:
+            fail(f"{key}={value!r} is outside its bounds and is taken as allowed")
+    if not tried:
+        inapplicable("no parameter has bounds")
+    return f"{len(tried)} values refused"
+
+
+def _outside(component: type[Any]) -> list[tuple[str, Any]]:
+    """For each bounded number a value beyond the bound."""
+    found: list[tuple[str, Any]] = []
+    for key, field in component.Params.model_fields.items():
+        for rule in field.metadata:
+            for bound, step in (("ge", -1), ("gt", 0), ("le", 1), ("lt", 0)):
+                limit = getattr(rule, bound, None)
+                if isinstance(limit, (int, float)):
+                    found.append((key, limit + step))
+    return found
+
+
+@check(*KINDS)
+def public_contract(case: Case) -> None:
+    """The code uses the public contract alone: what begins with an underscore, and the host's other modules, change
+    without notice.
+    """
+    module = sys.modules.get(case.component.__module__)
+    try:
+        tree = ast.parse(inspect.getsource(module if _whole(case) and module is not None else case.component).lstrip())
+    except (OSError, TypeError, SyntaxError):
+        inapplicable("its source cannot be read")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").partition(".")[0] == "genmode":
+            require(node.module in PUBLIC, f"line {node.lineno} imports from {node.module}, which is not public")
+        if isinstance(node, ast.Import):
+            for one in node.names:
+                public = one.name.partition(".")[0] != "genmode" or one.name in PUBLIC
+                require(public, f"line {node.lineno} imports {one.name}, which is not public")
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            private = node.attr.startswith("_") and not node.attr.startswith("__")
+            if private and node.value.id in ("session", "step", "history"):
+                fail(f"line {node.lineno} reads {node.value.id}.{node.attr}, which is private")
+
+
+def _whole(case: Case) -> bool:
+    """Whether the class stands at the top of its module."""
+    return "<locals>" not in case.component.__qualname__

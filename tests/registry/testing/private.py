@@ -15,3 +15,21 @@ class Private(genmode.Strategy):
     def decode(self, session: genmode.Session, params: Any) -> None:
         for step in session.steps():
             step.commit(step._raw.argmax(-1))
+
+
+class PrivateProcessor(genmode.LogitsProcessor):
+    """Reads what is private."""
+
+    contract_version = 1
+
+    def process(self, scores: Any, history: genmode.History) -> Any:
+        return scores + history._lengths
+
+
+class PrivateStop(genmode.StoppingCriterion):
+    """Reads what is private."""
+
+    contract_version = 1
+
+    def check(self, history: genmode.History) -> Any:
+        return history._lengths > 5

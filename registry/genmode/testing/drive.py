@@ -1,0 +1,118 @@
+"""Drives a processor or a criterion step by step, on rows and scores that a check makes up.
+
+The session is a real one, with its histories, random numbers and parts, but no model runs beneath it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from ..session import History, Session
+from ..session.chain import Chain
+from ..session.outputs import Recorder
+from ..session.random import SeededNoise, row_seeds
+from ..session.stopping import Stopping
+from . import models
+from .case import Case
+
+EOS = 4
+PROMPT = 6
+MOST_ROWS = 8
+DEVICE = torch.device("cpu")
+
+
+def random_tokens(rows: int, length: int, seed: int = 0) -> Tensor:
+    """Few different tokens, so that rows repeat themselves: `[rows, length]`, long; row i whatever `rows` is."""
+    return torch.randint(5, 13, (MOST_ROWS, length), generator=torch.Generator().manual_seed(seed))[:rows]
+
+
+def random_scores(rows: int, seed: int = 0) -> Tensor:
+    """Scores of one step: `[rows, vocab]`, float32; a fifth of them -inf. Row i whatever `rows` is."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    scores = 3 * torch.randn(MOST_ROWS, models.VOCAB, generator=generator)
+    scores[torch.rand(MOST_ROWS, models.VOCAB, generator=generator) < 0.2] = -torch.inf
+    scores[:, 5] = 1.0
+    return scores[:rows]
+
+
+class Drive:
+    """One component in a call of its own.
+
+    Args:
+        case: the component.
+        prompt: `[rows, length]`, long.
+        starts: how much left padding each row has.
+        lines: numbers of the rows, from which their random numbers and encoder inputs follow.
+        spare: what undefined columns of the history hold.
+        component: an object to go on with, instead of a fresh one.
+        begins: whether to tell the component that the call begins.
+    """
+
+    def __init__(
+        self, case: Case, prompt: Tensor, starts: Sequence[int] | None = None, lines: Sequence[int] | None = None,
+        spare: int = -7, component: Any = None, begins: bool = True, tokenizer: bool = True,
+    ) -> None:  # fmt: skip
+        rows, length = prompt.shape
+        tokens = torch.full((rows, length + 40), spare)
+        tokens[:, :length] = prompt
+        first = torch.tensor(list(starts) if starts is not None else [0] * rows)
+        self.history = History(tokens, None, first, length, length)
+        self.component = case.make() if component is None else component
+        config = GenerationConfig(pad_token_id=models.PAD, eos_token_id=EOS, max_length=length + 12)
+        lines = list(range(rows)) if lines is None else list(lines)
+        encoder = models.ids(MOST_ROWS, 7, 5)[lines] if case.encoder else None
+        self.session = Session(
+            model=case.tiny(), tokenizer=models.tokenizer() if tokenizer else None, config=config,
+            engine=cast("Any", None), history=self.history, chain=Chain([]),
+            stopping=Stopping(length + 12, None, [EOS], DEVICE, []),
+            noise=SeededNoise(row_seeds([20 + line for line in lines], rows, 1, DEVICE)),
+            recorder=Recorder(config, case.encoder), emitter=None, inputs=rows, pad_token_id=models.PAD,
+            vocab_size=models.VOCAB, encoder_input_ids=encoder, cancelled=None, agree=None, peers=None, observe=None,
+            drafts=False, open_beside=cast("Any", None),
+        )  # fmt: skip
+        if begins:
+            self.component.begin(self.session)
+
+    def process(self, scores: Tensor) -> Tensor:
+        """What a processor makes of the scores `[rows, vocab]`, which are left as they are."""
+        result: Tensor = self.component.process(scores.clone(), self.history)
+        return result
+
+    def check(self, scores: Tensor | None = None) -> Tensor:
+        """Which rows a criterion stops."""
+        more = (scores,) if self.component.needs_scores else ()
+        result: Tensor = self.component.check(self.history, *more)
+        return result
+
+    def take(self, tokens: Tensor) -> None:
+        """Each row continues with `tokens` `[rows]`, all rows being of one length."""
+        length = self.history.uniform or 0
+        self.history.tokens[:, length] = tokens
+        self.history.level(length + 1)
+        if hasattr(self.component, "accept"):
+            self.component.accept(tokens.clone())
+        self.session.noise.move(self.session)
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Row i continues what row `rows[i]` was."""
+        index = torch.tensor(list(rows))
+        self.history.select(index)
+        self.component.reorder(index)
+        self.session.noise.select(index)
+
+    def rollback(self, counts: Sequence[int]) -> None:
+        """Row i takes back its last `counts[i]` tokens."""
+        back = torch.tensor(list(counts))
+        lengths = self.history.lengths - back
+        self.history.differ(lengths, int(lengths.max()))
+        self.component.rollback(back)
+        self.session.noise.move(self.session)
+
+    def level(self, length: int) -> None:
+        """The host notices that all rows have this length."""
+        self.history.level(length)
