@@ -1,4 +1,4 @@
-"""The command line: `genmode list`, `show`, `explain`, `generate` and `doctor`."""
+"""The command line: `genmode list`, `show`, `explain`, `generate`, `doctor`, `new` and `check`."""
 
 from .app import main
 

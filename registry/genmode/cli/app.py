@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import doctor, listing, running
+from . import checking, doctor, listing, running, scaffolding
 
 app = typer.Typer(
     name="genmode",
@@ -27,6 +27,8 @@ app.command("show")(listing.show)
 app.command("explain")(running.explain)
 app.command("generate")(running.generate)
 app.command("doctor")(doctor.doctor)
+app.command("new")(scaffolding.new)
+app.command("check")(checking.check)
 
 
 def main() -> None:

@@ -1,0 +1,72 @@
+"""`genmode check`: the conformance checks of one component."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ParameterError
+from .output import FAILED, JsonOption, TracebackOption, console, errors_in_one_line, print_json, waiting
+from .running import parse_value
+
+COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
+
+
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name, or kind:name.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A parameter to check with, as key=value; may be repeated.", show_default=False),
+    ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option("--skip", help="A check to leave out, as check=reason; may be repeated.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> None:
+    """Check that a component keeps the promises of the contract.
+
+    The exit code is 1 if a check fails.
+    """
+    with errors_in_one_line(traceback):
+        params = {key: parse_value(value) for key, value in _pairs("--set", settings).items()}
+        reasons = _pairs("--skip", skip)
+        with waiting(f"checking {name}"):
+            from ..testing import check_component
+
+            report = check_component(name, params, skip=reasons, raises=False)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print(report)
+    if not report.ok:
+        raise typer.Exit(FAILED)
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for one in given or ():
+        key, equals, value = one.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise ParameterError(f"{option} {one!r} is not allowed; it has to read name=value")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _print(report: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("check", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("what it found", overflow="fold")
+    for one in report.outcomes:
+        told = one.message + (f"\n{one.check.explanation}" if one.status == "failed" else "")
+        table.add_row(one.check.name, Text(one.status, style=COLOURS[one.status]), told)
+    out.print(table)
+    counts = {status: sum(one.status == status for one in report.outcomes) for status in COLOURS}
+    out.print(f"\n{report.title}: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
