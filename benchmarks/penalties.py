@@ -29,7 +29,18 @@ from transformers import PreTrainedTokenizerFast
 from transformers.generation import logits_process, stopping_criteria
 
 import genmode
-from genmode_processors import bans, bias, budgets, dry, forced, lengths, ngrams, penalties, validity
+from genmode_processors import (
+    bans,
+    bias,
+    budgets,
+    dry,
+    forced,
+    lengths,
+    ngrams,
+    penalties,
+    phrase_bans,
+    validity,
+)
 from genmode_processors.criteria import StopStrings
 
 VOCAB = 128_256
@@ -68,7 +79,7 @@ def alone() -> Iterator[Any]:
     yield penalties.PresencePenalty(presence_penalty=0.5, penalty_scope="all")
     yield penalties.FrequencyPenalty(frequency_penalty=0.5, penalty_scope="all")
     yield dry.Dry(dry_multiplier=0.8, dry_sequence_breakers=[3, 4])
-    yield bans.BannedPhrases(banned_phrases=["at the end", "as an", "delve"])
+    yield phrase_bans.BannedPhrases(banned_phrases=["at the end", "as an", "delve"])
     yield budgets.ThinkingBudget(thinking_budget=10**6, think_start=[20, 21], think_end=[22, 23])
 
 

@@ -39,23 +39,25 @@ TEXTLESS = 8
 """So many tokens without text may stand inside a phrase when a state is found again from the row's end."""
 
 
-def byte_automaton(phrases: Sequence[bytes]) -> tuple[Ints, Bools]:
-    """Next state of each state and byte, `[states, 256]`, and which states end a phrase, `[states]`.
+def byte_automaton(phrases: Sequence[bytes]) -> tuple[Ints, Ints]:
+    """Next state of each state and byte, `[states, 256]`, and the bytes of the shortest phrase that each ends, `[states]`.
+
+    A state that ends no phrase has 0.
 
     Args:
         phrases: at least one, none empty.
     """
     children: list[dict[int, int]] = [{}]
-    ends = [False]
+    ends = [0]
     for phrase in phrases:
         state = 0
         for byte in phrase:
             if byte not in children[state]:
                 children[state][byte] = len(children)
                 children.append({})
-                ends.append(False)
+                ends.append(0)
             state = children[state][byte]
-        ends[state] = True
+        ends[state] = len(phrase)
     after = np.zeros((len(children), 256), dtype=np.int64)
     fallback = [0] * len(children)
     queue = [0]
@@ -65,9 +67,9 @@ def byte_automaton(phrases: Sequence[bytes]) -> tuple[Ints, Bools]:
         for byte, child in children[state].items():
             fallback[child] = int(after[state, byte])
             after[state, byte] = child
-            ends[child] = ends[child] or ends[fallback[child]]
+            ends[child] = ends[fallback[child]] or ends[child]  # a fallback is shorter
             queue.append(child)
-    return after, np.array(ends)
+    return after, np.array(ends, dtype=np.int64)
 
 
 class PhraseTable:
@@ -78,6 +80,8 @@ class PhraseTable:
         lines: `[tokens]`, which line of the table each token has.
         after: `[lines, states]`, next state.
         ended: `[lines, states]`, bool.
+        before: `[lines, states]`: bytes before the token that belong to the phrase; the fewest if several end in it,
+            0 if the phrase begins inside the token, or if none ends.
     """
 
     def __init__(self, phrases: Sequence[bytes], texts: Sequence[bytes]) -> None:
@@ -87,7 +91,7 @@ class PhraseTable:
         self.lines: Ints = np.array(
             [known.setdefault(text, len(known)) for text in simplified(phrases, texts)], dtype=np.int64
         )
-        self.after, self.ended = read_tokens(automaton, ends, list(known))
+        self.after, self.ended, self.before = read_tokens(automaton, ends, list(known))
 
     def completing(self) -> list[Ints]:
         """For each state, the tokens in which a phrase ends."""
@@ -121,8 +125,8 @@ def simplified(phrases: Sequence[bytes], texts: Sequence[bytes]) -> list[bytes]:
     return [runs.sub(lambda found: found[0][:1], text.translate(table)) for text in texts]
 
 
-def read_tokens(automaton: Ints, ends: Bools, texts: list[bytes]) -> tuple[Ints, Bools]:
-    """`after` and `ended` of `PhraseTable`, one line for each text."""
+def read_tokens(automaton: Ints, ends: Ints, texts: list[bytes]) -> tuple[Ints, Bools, Ints]:
+    """`after`, `ended` and `before` of `PhraseTable`, one line for each text."""
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     width = len(texts[order[0]]) if order else 0
     data = np.zeros((len(texts), width), dtype=np.int64)
@@ -131,13 +135,17 @@ def read_tokens(automaton: Ints, ends: Bools, texts: list[bytes]) -> tuple[Ints,
     lengths = np.array([len(texts[i]) for i in order])
     state = np.tile(np.arange(len(automaton)), (len(texts), 1))
     ended = np.zeros(state.shape, dtype=np.bool_)
+    before = np.full(state.shape, np.iinfo(np.int64).max)
     for at in range(width):
         count = int(np.searchsorted(-lengths, -at))  # so many texts are longer than `at`
         state[:count] = automaton[state[:count], data[:count, at, None]]
-        ended[:count] |= ends[state[:count]]
+        length = ends[state[:count]]
+        ended[:count] |= length > 0
+        outside = np.where(length > 0, np.maximum(length - at - 1, 0), before[:count])
+        before[:count] = np.minimum(before[:count], outside)
     back = np.empty(len(texts), dtype=np.int64)
     back[order] = np.arange(len(texts))
-    return state[back], ended[back]
+    return state[back], ended[back], np.where(ended, before, 0)[back]
 
 
 class PhraseTracker:

@@ -1,32 +1,23 @@
-"""Tokens, sequences of tokens and phrases that must not occur.
+"""Tokens and sequences of tokens that must not occur.
 
-A ban sets scores to -inf: of single tokens at every step or at the first, of the last token of a banned
-sequence wherever the row ends in the rest of it, and of every token in which a banned phrase would end.
-Ties among the other tokens stay ties. A ban can mask every token of a row: its scores are then all -inf,
-never NaN.
-
-A phrase is banned in the decoded text, whatever its tokenization: wherever it would end, also in the midst
-of a token, and also if it begins in the prompt. It is looked for as written, case and spaces included, and
-inside longer words too (ban " cat" rather than "cat" to keep "concatenate"). Tokens are forbidden one
-ahead, so the text never contains the phrase, but may begin it; going back to where it began is not
-supported here, since a processor cannot take back what was decoded.
+A ban sets scores to -inf: of single tokens at every step or at the first, and of the last token of a banned
+sequence wherever the row ends in the rest of it. Ties among the other tokens stay ties. A ban can mask every
+token of a row: its scores are then all -inf, never NaN.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 import genmode
 
-from .automaton import PhraseTracker, phrase_table
 from .bias import Sequence, SequenceTable
 from .order import preceding
-from .rows import as_ints, in_vocabulary, lower, write
+from .rows import as_ints, in_vocabulary, write
 
 Tokens = Annotated[tuple[int, ...], BeforeValidator(as_ints)]
 
@@ -157,62 +148,3 @@ class SuppressTokensAtBegin(genmode.LogitsProcessor):
         if history.uniform is None:
             return write(scores, self._banned, -torch.inf, history.lengths == self._length)
         return write(scores, self._banned, -torch.inf) if history.uniform == self._length else scores
-
-
-class BannedPhrases(genmode.LogitsProcessor):
-    """Ban phrases in the decoded text, whatever their tokenization.
-
-    Stage constraint; reads tokens alone; writes in place; `[rows, vocab]` of any floating type. Tokens that
-    end the sequence are never banned, whatever they are written as. Raises `ParameterError` without a
-    tokenizer.
-    """
-
-    contract_version = 1
-    name = "banned_phrases"
-    stage = genmode.Stage.CONSTRAINT
-    after = preceding("banned_phrases")
-
-    class Params(genmode.Params):
-        banned_phrases: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-            (), description="texts that do not occur in the output, as written"
-        )
-
-    def __init__(self, params: Any = None, **values: Any) -> None:
-        super().__init__(params, **values)
-        self._tracker: PhraseTracker | None = None
-        self._banned: Tensor | None = None  # [states, count], long
-        self._limits: Tensor | None = None  # [states, count]: -inf, and +inf where a state bans fewer
-
-    def begin(self, session: genmode.Session) -> None:
-        if not self.params.banned_phrases:
-            return
-        if session.tokenizer is None:
-            raise genmode.ParameterError("banned_phrases needs the tokenizer; pass tokenizer= to generate")
-        table = phrase_table(self.params.banned_phrases, session.tokenizer)
-        banned = [np.setdiff1d(tokens, session.eos_token_ids) for tokens in table.completing()]
-        banned = [tokens[tokens < session.vocab_size] for tokens in banned]
-        padded = np.zeros((len(banned), max(map(len, banned))), dtype=np.int64)
-        limits = np.full(padded.shape, np.inf, dtype=np.float32)
-        for state, tokens in enumerate(banned):
-            padded[state, : len(tokens)] = tokens
-            limits[state, : len(tokens)] = -np.inf
-        self._banned = torch.from_numpy(padded).to(session.device)
-        self._limits = torch.from_numpy(limits).to(session.device)
-        self._tracker = PhraseTracker(table, session.device, from_output=False)
-
-    def process(self, scores: Tensor, history: genmode.History) -> Tensor:
-        if self._tracker is None or self._banned is None or self._limits is None:
-            return scores
-        state, _ = self._tracker.update(history)
-        return lower(scores, self._banned[state], self._limits[state])
-
-    def reorder(self, rows: Tensor) -> None:
-        if self._tracker is not None:
-            self._tracker.reorder(rows)
-
-    def rollback(self, counts: Tensor) -> None:
-        if self._tracker is not None:
-            self._tracker.rollback()
-
-    def reset(self) -> None:
-        self._tracker = self._banned = self._limits = None

@@ -89,8 +89,9 @@ class Strategy(Component):
             `num_beams` rows are decoded for each input only where this says that the strategy keeps
             beams (`{"num_beams": ...}` is then a default that the call may override).
         needs: what the session must be able to do, a subset of
-            {"rollback", "reorder", "hidden_states", "attentions"}. A model that cannot is refused
-            before it runs.
+            {"rollback", "reorder", "level", "hidden_states", "attentions"}. A model that cannot is refused
+            before it runs. Under "reorder" (beams) and "level" (rows of one length throughout, as `step.look`
+            asks for) processors take nothing back.
     """
 
     flags: ClassVar[Mapping[str, Any]] = {}
@@ -137,6 +138,12 @@ class LogitsProcessor(Component):
     `reorder` and `rollback` when rows are reordered or go back; `reset` when the call has ended, after
     which the object may serve another call. A stateless processor implements `process` alone. An object
     that keeps state serves one call at a time.
+
+    A processor may also take tokens back that were decoded already, a different number in each row: it states
+    how many at most in `horizon`, answers `retract`, and learns in `retracted` what became of it. It is the
+    processor that sees to it that a row does not come back to where it was, e.g. by masking in `process`, at
+    that row and length, the token that led there. A session in which rows go back without end raises
+    `DecodingError`.
 
     Class attributes:
         stage: where in the chain it runs.
@@ -202,6 +209,41 @@ class LogitsProcessor(Component):
         """The strategy has returned: `sequences` `[results, length]`, long, prompt included, is the result.
 
         The place to warn of what the result lacks. Called before `reset`, and not if the call has failed.
+        """
+
+    @property
+    def horizon(self) -> int | None:
+        """How many tokens of a row this processor may take back; None for any number. 0 by default: none, for free.
+
+        Counted from the furthest end that the row has had: what lies before that is final, is streamed, and is
+        not taken back, whatever `retract` says. Read once, before `begin`.
+        """
+        return 0
+
+    def retract(self, history: History) -> Tensor | None:
+        """How many of its last tokens each row should take back.
+
+        Asked behind each token that a row takes, once for each position of a draft, before criteria judge it: a
+        token that is taken back ends no row. `accept` was told of the tokens before that one. A question, which
+        changes no state: a draft's later positions may be dropped. Not asked under strategies that need "reorder" or "level" (`session.retracts` is then False;
+        refuse in `begin`, or do without).
+
+        Args:
+            history: the rows with that token. Rows that are done are asked about as well, and stay as they are.
+
+        Returns:
+            `[rows]`, long, on the device of the tokens, 0 for a row that stays; None if all stay. Several
+            processors' wishes: the largest counts. The prompt stays.
+        """
+        return None
+
+    def retracted(self, history: History, counts: Tensor) -> None:
+        """Rows may have gone back; `rollback` has been told before.
+
+        Args:
+            history: the rows as they are now; behind each row's end still stand the tokens that it took back.
+            counts: `[rows]`, long: how many tokens each row took back as this processor wished; 0 for rows that
+                stay, and for rows that went further back as another one wished.
         """
 
     def reset(self) -> None:

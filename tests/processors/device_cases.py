@@ -15,7 +15,19 @@ import torch
 from torch import Tensor
 
 import genmode
-from genmode_processors import bans, bias, budgets, dry, forced, lengths, ngrams, penalties, text_lengths, validity
+from genmode_processors import (
+    bans,
+    bias,
+    budgets,
+    dry,
+    forced,
+    lengths,
+    ngrams,
+    penalties,
+    phrase_bans,
+    text_lengths,
+    validity,
+)
 from genmode_processors import criteria as stop
 
 ROWS = [[0, 9, 9, 1, 2, 3, 1, 2, 5], [9, 9, 4, 1, 1, 1, 6, 1, 1], [9, 7, 8, 3, 3, 2, 1, 3, 2]]
@@ -36,7 +48,7 @@ PROCESSORS: dict[str, Callable[[], Any]] = {
     "no_repeat_ngram": lambda: ngrams.NoRepeatNgram(no_repeat_ngram_size=2),
     "encoder_no_repeat_ngram": lambda: ngrams.EncoderNoRepeatNgram(encoder_no_repeat_ngram_size=2),
     "bad_words": lambda: bans.BadWords(bad_words_ids=[[3], [2, 5], [1, 1, 6]]),
-    "banned_phrases": lambda: bans.BannedPhrases(banned_phrases=["ab", "b!"]),
+    "banned_phrases": lambda: phrase_bans.BannedPhrases(banned_phrases=["ab", "b!"]),
     "min_length": lambda: lengths.MinLength(min_length=9),
     "min_new_tokens": lambda: lengths.MinNewTokens(min_new_tokens=6),
     "row_min_new_tokens": lambda: lengths.RowMinNewTokens(row_min_new_tokens=[1, 6, 9]),

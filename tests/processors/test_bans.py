@@ -16,7 +16,8 @@ from transformers import (
 )
 
 import genmode
-from genmode_processors.bans import BadWords, BannedPhrases, SuppressTokens, SuppressTokensAtBegin
+from genmode_processors.bans import BadWords, SuppressTokens, SuppressTokensAtBegin
+from genmode_processors.phrase_bans import BannedPhrases
 
 from .rows_support import (
     begun,

@@ -143,14 +143,14 @@ class TestNoise:
     def test_numbers_depend_on_row_and_length_alone(self) -> None:
         seeds, like = torch.tensor([7, 8, 9]), torch.zeros(3, 6)
         noise = SeededNoise(seeds)
-        noise.move(SimpleNamespace(decoded=torch.tensor([0, 4, 0])), 2)
+        noise.move(SimpleNamespace(decoded=torch.tensor([0, 4, 0]), withdrawn=0), 2)
         whole = noise.exponential_full(like)
         places = torch.tensor([[5, 0], [1, 1], [2, 3]])
         assert torch.equal(noise.exponential_at(places), whole.gather(1, places))
         rows = torch.tensor([2, 0])
         assert torch.equal(noise.exponential_at(places[:2], rows), whole[rows].gather(1, places[:2]))
         alone = SeededNoise(seeds[1:2])
-        alone.move(SimpleNamespace(decoded=torch.tensor([6])))
+        alone.move(SimpleNamespace(decoded=torch.tensor([6]), withdrawn=0))
         assert torch.equal(alone.exponential_full(like[:1]), whole[1:2])
 
     def test_numbers_follow_reordered_rows(self) -> None:
@@ -169,7 +169,7 @@ class TestNoise:
         noise = SeededNoise(torch.tensor([7, 8]))
         first, second = noise.uniform(), noise.uniform()
         assert not torch.equal(first, second)
-        noise.move(SimpleNamespace(decoded=noise.decoded))
+        noise.move(SimpleNamespace(decoded=noise.decoded, withdrawn=0))
         assert torch.equal(noise.uniform(), first)
 
     def test_torchs_own(self) -> None:

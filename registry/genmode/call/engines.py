@@ -15,9 +15,9 @@ from .request import Request
 
 
 def open_engine(
-    request: Request, input_ids: Tensor, config: Any, kwargs: dict[str, Any], max_length: int
+    request: Request, input_ids: Tensor, config: Any, kwargs: dict[str, Any], max_length: int, rewinds: bool
 ) -> tuple[Engine, str]:
-    """The engine of a call, with what the strategy needs of it."""
+    """The engine of a call, with what the strategy needs of it; `rewinds` if rows may go back."""
     needs = request.strategy.needs
     if "hidden_states" in needs:
         kwargs["output_hidden_states"] = True
@@ -25,9 +25,9 @@ def open_engine(
         kwargs["output_attentions"] = True
     cache = kwargs.get("past_key_values")
     if cache is not None and cache is request.call.get("past_key_values"):  # the caller reads it afterwards
-        engine = PortableEngine(request.model, input_ids, config, kwargs, "rollback" in needs)
+        engine = PortableEngine(request.model, input_ids, config, kwargs, rewinds)
         return engine, "the call brings a cache of its own"
-    return choose_engine(request.model, input_ids, config, kwargs, max_length, "rollback" in needs, request.compile)
+    return choose_engine(request.model, input_ids, config, kwargs, max_length, rewinds, request.compile)
 
 
 def choose_engine(
@@ -55,8 +55,9 @@ def choose_engine(
 
 
 def open_beside(
-    request: Request, model: Any, input_ids: Tensor, mask: Tensor, max_length: int, encoder: dict[str, Any] | None
-) -> Engine:
+    request: Request, model: Any, input_ids: Tensor, mask: Tensor, max_length: int, rewinds: bool,
+    encoder: dict[str, Any] | None,
+) -> Engine:  # fmt: skip
     """An engine for a second model or context, whose inputs transformers prepares as it does the first's.
 
     Args:
@@ -69,7 +70,6 @@ def open_beside(
     ) -> Engine:
         del own, logits_processor, stopping_criteria
         kwargs.pop("synced_gpus", None)
-        rewinds = "rollback" in request.strategy.needs
         return choose_engine(model, ids, generation_config, kwargs, max_length, rewinds, request.compile)[0]
 
     inputs: dict[str, Any] = {"inputs": input_ids, "attention_mask": mask}

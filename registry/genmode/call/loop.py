@@ -48,12 +48,15 @@ class Loop:
         kwargs.pop("synced_gpus", None)
         links = build_links(request, logits_processor)
         stopping, others = build_stopping(request, stopping_criteria, generation_config, input_ids.device)
-        engine, why = open_engine(request, input_ids, generation_config, kwargs, stopping.max_length)
+        needs, chain = request.strategy.needs, Chain(links)
+        retracts = bool(chain.retracting) and not needs & {"reorder", "level"}
+        rewinds = retracts or "rollback" in needs
+        engine, why = open_engine(request, input_ids, generation_config, kwargs, stopping.max_length, rewinds)
         try:
             if self.plan_only:
                 return make_plan(request, links, stopping, others, engine, why, input_ids)
             session = open_session(
-                request, input_ids, inputs_tensor, generation_config, kwargs, links, stopping, engine
+                request, input_ids, inputs_tensor, generation_config, kwargs, chain, stopping, engine, retracts
             )
             return decode(request, session, kwargs.get("encoder_outputs"))
         finally:
@@ -89,7 +92,7 @@ def make_plan(
 
 def open_session(
     request: Request, input_ids: Tensor, inputs_tensor: Tensor | None, config: Any, kwargs: dict[str, Any],
-    links: list[Link], stopping: Stopping, engine: Engine,
+    chain: Chain, stopping: Stopping, engine: Engine, retracts: bool,
 ) -> Session:  # fmt: skip
     """A session ready to run."""
     model, device = request.model, input_ids.device
@@ -126,7 +129,7 @@ def open_session(
     if model.config.is_encoder_decoder and inputs_tensor is not None:
         read = inputs_tensor.repeat_interleave(rows // inputs_tensor.shape[0], 0)
         encoder = {"inputs": read, "attention_mask": kwargs.get("attention_mask")}
-    chain, rewinds = Chain(links), "rollback" in request.strategy.needs
+    rewinds = "rollback" in request.strategy.needs
     session = Session(
         model=model, tokenizer=request.tokenizer, config=config, engine=engine, history=history, chain=chain,
         stopping=stopping, noise=noise, recorder=Recorder(config, model.config.is_encoder_decoder), emitter=emitter,
@@ -135,8 +138,10 @@ def open_session(
         cancelled=cancel.is_set if cancel is not None else None,
         agree=_agreement(device) if world > 1 else None,
         peers=(lambda finished: seam.peers_unfinished(model, finished, device)) if request.synced else None,
-        drafts=rewinds or chain.proposes, rewinds=rewinds or engine.name != "portable",
-        open_beside=lambda other, ids, mask, longest: open_beside(request, other, ids, mask, longest, encoder),
+        drafts=rewinds or chain.proposes, rewinds=rewinds or engine.name != "portable", retracts=retracts,
+        open_beside=lambda other, ids, mask, longest: open_beside(
+            request, other, ids, mask, longest, retracts or rewinds, encoder
+        ),
         assistant_model=request.assistant_model, assistant_tokenizer=request.assistant_tokenizer,
         observe=(lambda s, step: _observe(relay, s, step)) if relay.has("genmode_session_step") else None,
     )  # fmt: skip
@@ -179,6 +184,8 @@ def decode(request: Request, session: Session, encoder: Any) -> Any:
             strategy.decode(session, request.params)
             session.flush()
             session.chain.conclude(session.sequences())
+        if session.retracts and session.recorder.active:
+            session.recorder.trim(session.decoded)
         return session.recorder.result(session.sequences(), encoder, cached(session), session.beams)
     except DecodingError as error:
         failure = _completed(error, session)

@@ -137,6 +137,7 @@ class Chain:
         self.stateful = bool(self._accepting or self._reordering or self._rolling)
         self.pure: Pure | None = pure_chain(self._objects, self._tail)
         """The processors as one function of the scores; None where one of them is more than that."""
+        self.retracting: list[LogitsProcessor] = [one for one in self._objects if one.horizon != 0]
 
     def follow(self, follower: Any) -> None:
         """Have an object with `accept`, `reorder` and `rollback` learn, before the processors, what rows do."""
@@ -193,12 +194,7 @@ class Chain:
     def propose(self, limit: int) -> tuple[Tensor, Tensor] | None:
         """What the first processor that knows it says of how rows go on; see `LogitsProcessor.propose`."""
         for one in self._proposing:
-            try:
-                proposal: tuple[Tensor, Tensor] | None = one.propose(limit)
-            except GenmodeError:
-                raise
-            except Exception as error:
-                raise self._failure(one, "propose", error) from error
+            proposal: tuple[Tensor, Tensor] | None = self._told(one, "propose", limit)
             if proposal is not None:
                 return proposal
         return None
@@ -207,18 +203,30 @@ class Chain:
         """The strategy has returned, and this is the result."""
         self._tell(self._overriding("conclude"), "conclude", sequences)
 
+    def retract(self, history: History) -> list[Tensor | None]:
+        """What each of `retracting` would take back behind these rows: `[rows]`, long, or None."""
+        return [self._told(one, "retract", history) for one in self.retracting]
+
+    def retracted(self, history: History, counts: Sequence[Tensor]) -> None:
+        """Rows have gone back, as each of `retracting` wished by `counts[i]` `[rows]`."""
+        for one, mine in zip(self.retracting, counts, strict=True):
+            self._told(one, "retracted", history, mine)
+
     def endings(self) -> list[Callable[[], None]]:
         """What to do when the call has ended, one function for each processor."""
         return [functools.partial(self._tell, [one], "reset") for one in self._objects]
 
     def _tell(self, listeners: Sequence[Any], method: str, *arguments: Any) -> None:
         for one in listeners:
-            try:
-                getattr(one, method)(*arguments)
-            except GenmodeError:
-                raise
-            except Exception as error:
-                raise self._failure(one, method, error) from error
+            self._told(one, method, *arguments)
+
+    def _told(self, one: Any, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(one, method)(*arguments)
+        except GenmodeError:
+            raise
+        except Exception as error:
+            raise self._failure(one, method, error) from error
 
     def _failure(self, culprit: Any, method: str, error: Exception) -> DecodingError:
         cause = f"failed in {method}: {type(error).__name__}: {error}"

@@ -79,12 +79,23 @@ def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tenso
     session.fed = width
     counts = counts.clamp(max=session.max_length - history.lengths).where(session.unfinished, 0)
     history.write(tokens)
+    if session.chain.stateful and not walked:
+        for position in range(width - 1):
+            session.chain.accept(tokens[:, position])
     ended = _first_done(session, step, tokens)
-    if ended is not None:
-        stops = ended & (positions < counts[:, None])
+    wishes = None if session.retreat is None else session.retreat.wishes(session, width)
+    if ended is not None or wishes is not None:
+        stops = positions < counts[:, None]
+        if ended is None:
+            stops = stops & wishes.back if wishes is not None else stops
+        else:
+            stops = stops & (ended if wishes is None else ended | wishes.back)
         first = torch.where(stops, positions, width).amin(1)
-        session.finish_rows(first < width)
+        done = first < width
         counts = torch.minimum(counts, first + 1)
+        if wishes is not None:
+            done = done & ~wishes.take(first)
+        session.finish_rows(done)
     if session.stopping.others and width > 1:  # they have seen all positions
         session.stopping.rollback(width - counts)
     if session.recorder.active:
@@ -97,15 +108,15 @@ def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tenso
         last = tokens.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]
         if session.pad_token_id is not None:
             last = last.where(counts > 0, session.pad_token_id)
-        if not walked:
-            for position in range(width - 1):
-                session.chain.accept(tokens[:, position])
         if width > 1:
             session.chain.rollback((width - counts).clamp(max=width - 1))
         session.chain.accept(last)
     history.differ(history.lengths + counts, (history.uniform or history.bound) + width)
+    unfed = width - counts
+    if session.retreat is not None:
+        unfed = unfed + session.retreat.go_back(session, wishes)
     session.finish_rows(history.lengths >= session.max_length)
-    session.engine.rewind(width - counts)
+    session.engine.rewind(unfed)
     session.noise.move(session)
     _level(session)
 

@@ -18,6 +18,7 @@ from ..selection import highest_values
 from . import stopping
 from .commit import bound
 from .stopping import Flags
+from .stream import Emitter
 
 if TYPE_CHECKING:
     from .session import Session
@@ -83,7 +84,7 @@ class Conclusion:
     def _on_host(self, stop_flag: Tensor | None) -> bool:
         session = self.session
         if session.emitter is not None and session.ending:
-            session.emitter.advance(session.history, session.unfinished)
+            self._stream(session.emitter)
         if stop_flag is not None and bool(stop_flag):
             return True
         return session.ending and session.some_done and not bool(session.unfinished.any())
@@ -101,7 +102,7 @@ class Conclusion:
             values = session.replay(report, logits, unfinished, stop_flag, last, None)
         before = self.flags.exchange(values)
         if session.emitter is not None and session.ending and not self.carries:
-            session.emitter.advance(session.history, session.unfinished)
+            self._stream(session.emitter)
         if before is None:
             return False
         if int(before[1]) >= 0:
@@ -114,6 +115,12 @@ class Conclusion:
             return False
         self._undo()
         return True
+
+    def _stream(self, emitter: Emitter) -> None:
+        """Hand the streamer what can no longer change; waits for the device."""
+        session = self.session
+        final = None if session.retreat is None else session.retreat.final(session)
+        emitter.advance(session.history, session.unfinished, final)
 
     def _undo(self) -> None:
         """Take back the step that was decoded before the host learned of the stop."""
@@ -135,6 +142,8 @@ class Conclusion:
             last = self.flags.last()
             if last is not None and not self.undone:
                 session.emitter.put(last[3:])
+        elif session.retreat is not None:
+            session.emitter.advance(session.history, torch.zeros_like(session.unfinished))
         session.emitter.end()
 
 

@@ -76,11 +76,23 @@ class Recorder:
                 states.append(layers)
                 continue
             for column, mine, at in places:
+                if column == 0:  # taken back to the prompt, whose states are here already
+                    continue
                 while len(states) <= column:
                     states.append(None)
                 if layers is not None:
                     seen = prompt + column if name == f"{prefix}attentions" else None  # what the row had by then
                     states[column] = _placed(states[column], layers, axis, mine, at, seen)
+
+    def trim(self, decoded: Tensor) -> None:
+        """Forget what was recorded of tokens that were taken back; rows have `decoded` `[rows]` tokens in the end."""
+        for kept in (self.scores, self.logits):
+            for column, entry in enumerate(kept or []):
+                entry[decoded <= column] = 0
+        longest = int(decoded.max())
+        for kept in (self.scores, self.logits, self.attentions, self.cross, self.hidden):
+            if kept is not None:
+                del kept[longest:]
 
     def undo(self) -> None:
         """Forget the last step."""

@@ -56,8 +56,8 @@ class PortableEngine:
             raise UnsupportedError(
                 f"{type(self.model).__name__} cannot go back: its cache is a recurrent state, or of a kind that "
                 "cannot forget tokens (a static or a passed sliding one), and this strategy drafts tokens that it may "
-                "have to take back. Leave out the cache of your own, or use a strategy without drafting, such as "
-                "'greedy_search' or 'sample'."
+                "have to take back, or a processor takes back what was decoded. Leave out the cache of your own, or "
+                "use a strategy without drafting, such as 'greedy_search' or 'sample', and no such processor."
             )
         self.kwargs[name] = cache
 

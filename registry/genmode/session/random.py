@@ -1,8 +1,8 @@
 """Where a call draws its random numbers from.
 
 Without `seed=`, torch's global generator is used exactly as transformers uses it, draw for draw. With
-`seed=`, every number is a function of the row's seed, of how many tokens the row has decoded and of what is
-drawn, so that a row's result does not depend on what else is in the batch, on the device, or on drafting.
+`seed=`, every number is a function of the row's seed, of how many tokens the row has decoded (those that a
+processor took back included) and of what is drawn, so that a row's result does not depend on what else is in the batch, on the device, or on drafting.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ class SeededNoise:
         return counter.uniform(self.keys, self.decoded, self.lane)
 
     def move(self, session: Session, offset: int = 0) -> None:
-        self.decoded = session.decoded + offset if offset else session.decoded
+        # tokens that were taken back count: the numbers which led to them are not drawn again
+        self.decoded = session.decoded + (session.withdrawn + offset)
         self.lane = self.draws = 0
 
     def select(self, rows: Tensor) -> None:

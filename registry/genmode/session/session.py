@@ -25,6 +25,7 @@ from .lookup import lookup_failure
 from .outputs import Recorder
 from .random import Noise, SeededNoise
 from .rehearsal import Rehearsal
+from .retreat import Retreat
 from .step import Step
 from .stopping import Flags, Stopping, TransformersCriterion
 from .stream import Emitter
@@ -47,6 +48,8 @@ class Session:
         history: the tokens so far.
         unfinished: `[rows]`, bool: rows that are still decoded.
         encoder_input_ids: `[inputs or rows, length]`, long, of an encoder-decoder model; else None.
+        retracts: whether a processor of this call may take back what was decoded.
+        withdrawn: `[rows]`, long: how many tokens each row has taken back so far; 0 where none can.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class Session:
         pad_token_id: int | None, vocab_size: int, encoder_input_ids: Tensor | None,
         cancelled: Callable[[], bool] | None, agree: Callable[[bool], bool] | None,
         peers: Callable[[bool], bool] | None, observe: Callable[[Session, Step], None] | None,
-        drafts: bool, rewinds: bool,
+        drafts: bool, rewinds: bool, retracts: bool,
         open_beside: Callable[[Any, Tensor, Tensor, int], Engine],
         assistant_model: Any = None, assistant_tokenizer: Any = None,
     ) -> None:  # fmt: skip
@@ -84,7 +87,10 @@ class Session:
         self.pads = False
         self.some_done = False
         self.fed = 1
-        self._conclusion = Conclusion(self, drafts, agree, peers)
+        self.retracts = retracts
+        self.retreat = Retreat(self) if retracts else None
+        self.withdrawn: Tensor | int = 0
+        self._conclusion = Conclusion(self, drafts or retracts, agree, peers)
 
     # What a strategy calls -------------------------------------------------------------------------
 
@@ -109,6 +115,11 @@ class Session:
                 then neither padded nor dropped, and only `max_length`, the deadline, `stop_when` and
                 cancellation end the loop.
         """
+        if self.retreat is not None and not ending:
+            raise DecodingError(
+                f"the strategy decides itself which rows are done, and {self.retreat.named} may take tokens back; "
+                'a strategy whose rows cannot go back states needs = {"reorder"}'
+            )
         self.ending = ending
         self.pads = False
         raw = self._guard(self.engine.prefill)
@@ -126,6 +137,8 @@ class Session:
                 self._observe(self, step)
             if self._conclusion.reached(step):
                 break
+            if self.retreat is not None:
+                self.retreat.check(self.step_index)
             raw = self._guard(self._forward)
         self._conclusion.wait_for_peers(self._forward)
 

@@ -237,8 +237,10 @@ class Step:
             ValueError: if rows differ in length, or a draft is under way.
         """
         session = self._session
-        if session.history.uniform is None or self.draft is not None:
-            raise ValueError("look needs rows of one length and no draft")
+        if session.history.uniform is None or self.draft is not None or session.retracts:
+            raise ValueError(
+                'look needs rows of one length and no draft; a strategy that looks states needs = {"level"}'
+            )
         record(session, self)  # of this step's forward, before the candidates' takes its place
         logits, states = session.engine.look(tokens, one_by_one)
         self._look = Look(logits.to(device=session.device, dtype=torch.float32), states)
@@ -267,11 +269,14 @@ class Step:
                 raise ValueError("commit(taken=...) follows look() and does not go with rows=")
             advance(self._session, self, tokens, None)
             self._session.foresee(self._look.logits, taken)
-        elif self.draft is None and counts is None:
+        elif self.draft is None and counts is None and not self._session.retracts:
             advance(self._session, self, tokens, rows)
         else:
             tokens = tokens if tokens.dim() == 2 else tokens[:, None]
             counts = torch.ones_like(tokens[:, 0]) if counts is None else counts
             if rows is not None:
-                raise ValueError("a step with a draft cannot reorder rows; commit(rows=...) takes one token a row")
+                raise ValueError(
+                    "a step with a draft, or whose tokens a processor may take back, cannot reorder rows; a strategy "
+                    'that reorders states needs = {"reorder"}, and commits one token a row'
+                )
             advance_unevenly(self._session, self, tokens, counts, self._walked)

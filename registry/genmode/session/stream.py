@@ -36,12 +36,18 @@ class Emitter:
         self._tell("put", tokens)
         self.sent += 1
 
-    def advance(self, history: History, unfinished: Tensor) -> None:
-        """Send every column that all unfinished rows have reached; waits for the device."""
-        if history.uniform is not None:
+    def advance(self, history: History, unfinished: Tensor, final: Tensor | None = None) -> None:
+        """Send every column that all unfinished rows have reached for good; waits for the device.
+
+        Args:
+            history: the rows.
+            unfinished: `[rows]`, bool.
+            final: `[rows]`, long: columns before this one can no longer change; None for all that there are.
+        """
+        if final is None and history.uniform is not None:
             end = history.uniform
         elif bool(unfinished.any()):
-            end = int(history.lengths[unfinished].min())
+            end = int((history.lengths if final is None else final)[unfinished].min())
         else:
             end = int(history.lengths.max())
         if end > self.sent:
