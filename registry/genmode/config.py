@@ -122,6 +122,11 @@ class GenerationConfig(transformers.GenerationConfig):
             owners = registry().owners(key, named)
             for info in owners:
                 values.setdefault((info.kind, info.name), {})[key] = value
+                if value is not None and registry().get(info.kind, info.name).Params.model_fields[key].exclude:
+                    raise ParameterError(
+                        f"{key} takes a {type(value).__name__} for one call and is nothing that a config keeps; give it "
+                        f"to the call: generate(model, ..., {key}=...)"
+                    )
             if not owners and (given is None or key in given) and key not in self._carried:
                 unknown.append(key)
         if unknown:

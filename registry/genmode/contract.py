@@ -36,7 +36,8 @@ class Params(pydantic.BaseModel):
 
     A key that neither the call nor a config sets keeps its default. The model is frozen, and refuses
     unknown keys. A field named `key`, `keys` or `secret`, or ending in `_key`, `_keys` or `_secret`, is a
-    secret: it is neither printed nor saved.
+    secret: it is neither printed nor saved. A field with `exclude=True` takes an object of one call, such as a
+    second model: it is an argument of `generate`, and is refused in a config.
     """
 
     model_config = pydantic.ConfigDict(
@@ -77,6 +78,9 @@ class Component:
         given = self.params.model_dump(exclude_unset=True)
         secret = ("key", "keys", "secret")
         shown = {k: "***" if k.rpartition("_")[2] in secret else repr(v) for k, v in given.items()}
+        for key in self.params.model_fields_set - given.keys():
+            if getattr(self.params, key) is not None:
+                shown[key] = type(getattr(self.params, key)).__name__
         return f"{self.name}({', '.join(f'{k}={v}' for k, v in shown.items())})"
 
 

@@ -12,7 +12,7 @@ from ..errors import ParameterError
 from ..registry import Registry
 from ..session.chain import Link, TransformersProcessor, link, ordered
 from ..watermarking import WatermarkingConfig
-from .request import Request, build_params, named_components
+from .request import OWN_ARGUMENTS, Request, build_params, named_components
 
 OWN_RANK = 1000
 """Rank of processors that transformers does not build: behind those of the same stage that it does."""
@@ -108,6 +108,9 @@ def as_processor(request: Request, given: Any) -> LogitsProcessor:
             if k in request.flags and request.flags[k] is not None
         }
         values.update({k: v for k, v in request.plugin_values.items() if k in given.Params.model_fields})
+        values.update(
+            {k: request.call[k] for k in OWN_ARGUMENTS if k in given.Params.model_fields and k in request.call}
+        )
         return given(build_params(request.registry, given, values))
     if isinstance(given, LogitsProcessor):
         return given

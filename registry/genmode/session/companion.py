@@ -1,7 +1,8 @@
 """A second model, or a second context, beside the first: it sees what the rows decode and says what it expects.
 
-For guidance (an unconditional prompt, an amateur, an expert) and for drafting (an assistant). The session
-passes on what happens to the rows, so a companion is right under beams, drafting and any batch.
+For guidance: an unconditional prompt, an amateur, an expert. The session passes on what happens to the rows, so
+a companion is right under beams, drafting, rows that are taken back, and any batch. It has a cache of its own,
+reads each token once, and nothing in it waits for a device.
 """
 
 from __future__ import annotations
@@ -22,56 +23,66 @@ class Companion:
     """Made by `Session.companion`.
 
     Attributes:
-        model: the model that it runs.
+        model: the model that it runs, on that model's device.
         engine: how it runs it.
     """
 
-    def __init__(self, session: Session, model: Any, input_ids: Tensor, attention_mask: Tensor | None) -> None:
-        if input_ids.shape[0] not in (session.rows, session.inputs):
-            raise ParameterError(
-                f"a second context has {input_ids.shape[0]} rows for {session.inputs} inputs; give one for each"
-            )
-        vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
-        if vocabulary != session.vocab_size:
-            raise ParameterError(
-                f"{type(model).__name__} beside the first has a vocabulary of {vocabulary} tokens, and the first one "
-                f"of {session.vocab_size}; take two models with one tokenizer"
-            )
-        if model.config.is_encoder_decoder:
-            raise ParameterError(
-                f"{type(model).__name__} is an encoder-decoder model, which cannot stand beside another"
-            )
-        copies = session.rows // input_ids.shape[0]
-        input_ids = input_ids.repeat_interleave(copies, 0)
+    def __init__(
+        self, session: Session, model: Any, input_ids: Tensor, attention_mask: Tensor | None, own_context: bool
+    ) -> None:
+        _check(session, model, input_ids, attention_mask, own_context)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
-        if mask.shape[0] != session.rows:
-            mask = mask.repeat_interleave(copies, 0)
-        decoded = session.history.ids[:, session.history.prompt :]
+        input_ids = input_ids.to(session.device).repeat_interleave(session.rows // input_ids.shape[0], 0)
+        mask = mask.repeat_interleave(session.rows // mask.shape[0], 0)
+        history = session.history
         self.model = model
-        longest = session.max_length + input_ids.shape[1] - session.prompt_length
-        self.engine: Engine = session.open_beside(model, input_ids, mask, longest)
-        self._pending: list[Tensor] = list(decoded.unbind(1))
-        self._started = False
+        self._session, self._device = session, model.device
+        self._offset = input_ids.shape[1] - history.prompt
+        """So many more tokens each row has here than in the session."""
+        self._last = input_ids[:, -1]
+        self.engine: Engine = session.open_beside(
+            model, input_ids.to(self._device), mask.to(self._device), session.max_length + self._offset
+        )
+        self._pending: list[Tensor] = list(history.ids[:, history.prompt :].unbind(1))
+        self._started = self._uneven = False
         self._logits: Tensor | None = None
-        self._history = session.history
-        self._lengths = session.history.lengths
+        self._lengths = history.lengths  # of the rows as far as they were accepted, drafts included
         session.chain.follow(self)
 
     def logits(self) -> Tensor:
-        """What it expects behind each row's last token: `[rows, vocab]`, float32; may be written."""
+        """What it expects behind the last token that was accepted of each row: at each position of a draft its own.
+
+        Returns:
+            `[rows, vocab]`, float32, on the session's device; may be written.
+        """
         self._catch_up()
+        session, history = self._session, self._session.history
+        if self._uneven and session.reads_freely:
+            shortest, longest = (int(x) for x in torch.aminmax(self._lengths))
+            self._uneven = shortest != longest
+            if not self._uneven:
+                self.engine.settle(shortest + self._offset)
         if self._logits is None:  # gone back, and nothing decoded since: the last token is read again
-            last = (self._lengths - 1).clamp(max=self._history.tokens.shape[1] - 1)
-            self.engine.rewind(torch.ones_like(last))
-            self._logits = self.engine.forward(self._history.tokens.gather(1, last[:, None]))[:, -1]
-        return self._logits.to(torch.float32, copy=True)
+            last = (self._lengths - 1).clamp(max=history.tokens.shape[1] - 1)
+            fed = history.tokens.gather(1, last[:, None])[:, 0]
+            fed = torch.where(self._lengths > history.prompt, fed, self._last)
+            self._rewind(torch.ones_like(last))
+            self._logits = self.engine.forward(fed[:, None].to(self._device))[:, -1]
+        return self._logits.to(device=session.device, dtype=torch.float32, copy=True)
 
     def _catch_up(self) -> None:
         if not self._started:
             self._started, self._logits = True, self.engine.prefill()
         if self._pending:
             fed, self._pending = torch.stack(self._pending, 1), []
-            self._logits = self.engine.forward(fed)[:, -1]
+            self._logits = self.engine.forward(fed.to(self._device))[:, -1]
+
+    def _rewind(self, counts: Tensor) -> None:
+        if self._session.reads_freely and bool((counts == counts[0]).all()):
+            self.engine.rewind(int(counts[0]))
+        else:
+            self.engine.rewind(counts.to(self._device))
+            self._uneven = True
 
     def accept(self, tokens: Tensor) -> None:
         """Each row continues with `tokens` `[rows]`."""
@@ -81,14 +92,67 @@ class Companion:
     def reorder(self, rows: Tensor) -> None:
         """Row i continues what row `rows[i]` was."""
         self._catch_up()
-        self.engine.select(rows, True)
-        self._lengths = self._lengths.index_select(0, rows)
+        self.engine.select(rows.to(self._device), True)
+        self._lengths, self._last = self._lengths.index_select(0, rows), self._last.index_select(0, rows)
         if self._logits is not None:
-            self._logits = self._logits.index_select(0, rows)
+            self._logits = self._logits.index_select(0, rows.to(self._device))
 
     def rollback(self, counts: Tensor) -> None:
         """Row i takes back its last `counts[i]` tokens."""
         self._catch_up()
-        self.engine.rewind(counts)
+        session, history = self._session, self._session.history
+        # A row that is done takes padding here at each step of rows that differ; so much of it goes back as well.
+        excess = (self._lengths - counts - history.lengths - session.fed).clamp(min=0)
+        counts = counts + excess
+        if session.reads_freely and not bool(counts.any()):
+            return
+        self._rewind(counts)
         self._lengths = self._lengths - counts
+        self.engine.limit(history.bound + session.fed + self._offset)
         self._logits = None
+
+
+def _check(
+    session: Session, model: Any, input_ids: Tensor, attention_mask: Tensor | None, own_context: bool
+) -> None:  # fmt: skip
+    """Raises ParameterError if the model or the context cannot stand beside the session's."""
+    name = type(model).__name__
+    if getattr(model, "config", None) is None or not hasattr(model, "generate"):
+        raise ParameterError(f"{model!r} cannot stand beside the model; load it and give a transformers model")
+    vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
+    if vocabulary != session.vocab_size:
+        raise ParameterError(
+            f"{name} beside the first has a vocabulary of {vocabulary} tokens, and the first one of "
+            f"{session.vocab_size}; take two models with one tokenizer"
+        )
+    encoders = (bool(model.config.is_encoder_decoder), bool(session.model.config.is_encoder_decoder))
+    if encoders[0] != encoders[1]:
+        raise ParameterError(
+            f"{name} {'has' if encoders[0] else 'has not'} an encoder and {type(session.model).__name__} "
+            f"{'has' if encoders[1] else 'has not'}; take two models of one kind"
+        )
+    if encoders[0] and not own_context:
+        raise ParameterError(
+            f"{name} is an encoder-decoder model, and a second context of decoder tokens does not go beside what its "
+            "encoder reads; leave the context out, or take a decoder-only model"
+        )
+    if input_ids.dim() != 2 or input_ids.shape[0] not in (1, session.inputs, session.rows):
+        raise ParameterError(
+            f"a second context has the shape {list(input_ids.shape)} for {session.inputs} inputs; give one row for "
+            "each, or one for all"
+        )
+    if input_ids.shape[1] == 0:
+        raise ParameterError(
+            "a second context of no tokens says nothing; give at least one, or input_ids for inputs_embeds"
+        )
+    if attention_mask is not None and attention_mask.shape != input_ids.shape:
+        raise ParameterError(
+            f"the attention mask of a second context has the shape {list(attention_mask.shape)}, and its tokens "
+            f"{list(input_ids.shape)}; give one number for each token"
+        )
+    highest = int(input_ids.max())
+    if highest >= vocabulary or int(input_ids.min()) < 0:
+        raise ParameterError(
+            f"a second context has the token {highest}, outside the vocabulary of {vocabulary}; encode it with the "
+            "model's tokenizer"
+        )

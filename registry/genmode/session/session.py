@@ -253,18 +253,21 @@ class Session:
         """A second model, or the same on another context, that follows what the rows decode.
 
         Args:
-            input_ids: `[rows]` or `[inputs, length]`, long: the context; None for the prompt of this call.
+            input_ids: `[rows, length]`, `[inputs, length]` or `[1, length]`, long, padded on the left: the context;
+                None for the prompt of this call.
             attention_mask: as for `generate`; None where nothing is padding.
-            model: None for this call's own model.
+            model: None for this call's own model. It may be on another device.
 
         Raises:
-            ParameterError: if the number of contexts or the vocabulary does not fit.
+            ParameterError: if the number of contexts, the vocabulary or the kind of model does not fit.
+            UnsupportedError: if rows may go back (drafting), and the model's cache cannot.
         """
         model = self.model if model is None else model
+        own = input_ids is None
         if input_ids is None:
             input_ids = self.history.ids[:, : self.history.prompt]
             attention_mask = torch.arange(self.history.prompt, device=self.device) >= self.history.starts[:, None]
-        return Companion(self, model, input_ids, attention_mask)
+        return Companion(self, model, input_ids, attention_mask, own)
 
     def forerunner(
         self, model: Any, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
