@@ -154,12 +154,10 @@ class PhraseTracker:
     Args:
         table: the phrases.
         device: of the tokens.
-        from_output: phrases begin in what was decoded; otherwise in the prompt too.
     """
 
-    def __init__(self, table: PhraseTable, device: Any, *, from_output: bool) -> None:
+    def __init__(self, table: PhraseTable, device: Any) -> None:
         self._span = table.longest + TEXTLESS
-        self._from_output = from_output
         self._lines = torch.from_numpy(np.append(table.lines, len(table.after))).to(device)
         # An id without text, of the last line, changes no state. Each entry: 2 * next state + ended.
         entries = np.empty((len(table.after) + 1, table.after.shape[1]), dtype=np.int32)
@@ -173,7 +171,7 @@ class PhraseTracker:
         """Read what came since the last call, or the ends of the rows where that is not known.
 
         Returns:
-            The state, `[rows]`, long, and whether a phrase ended in what was read, `[rows]`, bool.
+            The state, `[rows]`, long, and whether a phrase ended in what was read of the output, `[rows]`, bool.
         """
         steps = -1
         if self._state is not None and self._length is not None and history.uniform is not None:
@@ -205,11 +203,12 @@ class PhraseTracker:
         ended = every(history, False)
         if steps == 0:
             return state, ended
-        first = history.prompt if self._from_output else history.starts[:, None]
-        counts = tail_columns(history, steps) >= first  # [rows or 1, steps]
+        first = history.starts[:, None]
+        column = tail_columns(history, steps)  # [rows or 1, steps]
+        counts, output = column >= first, column >= history.prompt
         lines = self._lines[tail(history, steps).clamp(0, len(self._lines) - 1)]
         for step in range(steps):
             entry = self._table[lines[:, step], state].long()
             state = torch.where(counts[:, step], entry >> 1, state)
-            ended = ended | (counts[:, step] & (entry & 1).bool())
+            ended = ended | (output[:, step] & (entry & 1).bool())
         return state, ended

@@ -99,7 +99,7 @@ class BannedPhrases(genmode.LogitsProcessor):
                 raise genmode.ParameterError("banned_phrases needs the tokenizer; pass tokenizer= to generate")
             table = phrase_table(texts, session.tokenizer)
             self._ahead = Completing(table, session)
-            tracker = PhraseTracker(table, session.device, from_output=False)
+            tracker = PhraseTracker(table, session.device)
             if back:
                 self._spelled = Spelled(table, tracker, session, self.horizon)
             else:

@@ -263,9 +263,21 @@ class StoppingCriterion(Component):
     Class attributes:
         needs_scores: whether `check` takes the scores that the last token was chosen from as well,
             `check(history, scores)` with scores `[rows, vocab]`, float32.
+        replaces: names of transformers classes that this one stands in for; see `adopt`.
     """
 
     needs_scores: ClassVar[bool] = False
+    replaces: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def adopt(cls, criterion: Any, tokenizer: Any = None) -> StoppingCriterion | None:
+        """The equal of a transformers criterion that `replaces` names, or None to keep that one.
+
+        Args:
+            criterion: an object of transformers' own class.
+            tokenizer: the call's, if it has one.
+        """
+        return None
 
     def begin(self, session: Session) -> None:
         """A call begins."""

@@ -16,6 +16,7 @@ import torch
 import transformers.generation.utils
 from torch import Tensor
 from transformers import Cache, DynamicCache, EncoderDecoderCache, GenerationConfig
+from transformers.generation import logits_process, stopping_criteria
 
 from .errors import GenmodeError
 
@@ -31,6 +32,17 @@ def attention_name(model: Any) -> str:
     """How the model computes attention, whether or not another thread captures it just now."""
     name = str(model.config._attn_implementation)
     return "sdpa" if name in (PACKED, SPLIT) else name
+
+
+def generation_class(name: str) -> type | None:
+    """transformers' own logits processor or stopping criterion of that name; None if it has none."""
+    found = getattr(logits_process, name, None) or getattr(stopping_criteria, name, None)
+    return found if isinstance(found, type) else None
+
+
+def is_own(thing: Any, *names: str) -> bool:
+    """Whether an object is of one of these classes of transformers itself, not of one that is only called so."""
+    return type(thing).__name__ in names and type(thing) is generation_class(type(thing).__name__)
 
 
 def default_flags() -> dict[str, Any]:

@@ -56,6 +56,16 @@ def outputs(draw: st.DrawFn) -> tuple[Any, list[list[int]]]:
     return tokenizer, draw(st.lists(row, min_size=1, max_size=3))
 
 
+def ends_in_output(tokenizer: Any, prompt: list[int], row: list[int], stops: list[str]) -> bool:
+    """Whether a string ends in what the last token adds to the text of the prompt and the row."""
+    before, text = (decoded(tokenizer, [*prompt, *some]) for some in (row[:-1], row))
+    return any(
+        text.startswith(stop, at) and at + len(stop) > len(before.rstrip("\ufffd"))
+        for stop in stops
+        for at in range(len(text))
+    )
+
+
 def first_stop(tokenizer: Any, row: list[int], contains: Any) -> int | None:
     """The naive check: after how many tokens the decoded output first has what is looked for."""
     return next((n for n in range(1, len(row) + 1) if contains(decoded(tokenizer, row[:n]))), None)
@@ -107,12 +117,23 @@ def test_tables_are_kept_for_the_last_few_phrases() -> None:
 @given(outputs(), STOPS)
 def test_strings_stop_at_the_token_of_the_naive_check(output: tuple[Any, list[list[int]]], stops: list[str]) -> None:
     tokenizer, rows = output
-    # WordPiece and SentencePiece drop a space that begins the output, which a stop string cannot see.
-    tail = "" if tokenizer is BYTES else "\0"
-    expected = [first_stop(tokenizer, row, lambda text: any(stop in tail + text for stop in stops)) for row in rows]
-    if tokenizer is not BYTES:
-        stops = [stop for stop in stops if not stop.startswith(" ")]
+    prompt = [TOKENS[id(tokenizer)][0]]
+    expected = [
+        next((n for n in range(1, len(row) + 1) if ends_in_output(tokenizer, prompt, row[:n], stops)), None)
+        for row in rows
+    ]
     assert followed(StopStrings(stop_strings=stops), tokenizer, rows) == expected
+
+
+@pytest.mark.parametrize("text", ["né", "日本", "é日"])
+def test_a_character_split_over_tokens_stops_with_its_last_byte(text: str) -> None:
+    single = [BYTES.convert_tokens_to_ids(t) for t in byte_tokenizer().tokenize("x" + text + "x")]
+    count = len(b"x" + text.encode())
+    assert len(single) == count + 1
+    assert followed(StopStrings(stop_strings=[text]), BYTES, [single]) == [count]
+    assert followed(StopRegex(stop_regex=[text]), BYTES, [single]) == [count]
+    naive = next(n for n in range(1, count + 2) if text in decoded(BYTES, single[:n]))
+    assert naive == count
 
 
 @pytest.mark.parametrize("tokenizer", [BYTES, PIECES])
@@ -122,17 +143,17 @@ def test_strings_stop_where_transformers_does(tokenizer: Any, data: st.DataObjec
     stops = data.draw(st.lists(st.sampled_from(["stop", "op", "né", "日本", "\n"]), min_size=1, unique=True))
     row = data.draw(st.lists(st.sampled_from(TOKENS[id(tokenizer)]), min_size=1, max_size=12))
     theirs = StopStringCriteria(tokenizer, stops)
-    expected = next((n for n in range(1, len(row) + 1) if bool(theirs(torch.tensor([row[:n]]), None))), None)
-    ours = StopStrings.adopt(theirs)
+    ours = StopStrings.adopt(theirs, tokenizer)
+    whole = [TOKENS[id(tokenizer)][0], *row]
+    expected = next((n for n in range(1, len(row) + 1) if bool(theirs(torch.tensor([whole[: n + 1]]), None))), None)
     assert followed(ours, tokenizer, [row]) == [expected]
 
 
-def test_a_string_does_not_begin_in_the_prompt() -> None:
+def test_a_string_may_begin_in_the_prompt_and_ends_in_the_output() -> None:
     s, t, o, p = (BYTES.convert_tokens_to_ids(letter) for letter in "stop")
     past = history([[s, t, o, p], [t, s, t, o]], prompt=2)
-    assert begun(StopStrings(stop_strings="stop"), past, tokenizer=BYTES).check(past).tolist() == [False] * 2
-    past = history([[s, t, o, p], [t, s, t, o]], prompt=2)
-    assert begun(StopStrings(stop_strings="to"), past, tokenizer=BYTES).check(past).tolist() == [False, True]
+    assert begun(StopStrings(stop_strings="stop"), past, tokenizer=BYTES).check(past).tolist() == [True, False]
+    assert begun(StopStrings(stop_strings="st"), past, tokenizer=BYTES).check(past).tolist() == [False, True]
 
 
 @given(outputs(), STOPS, st.data())
@@ -218,7 +239,6 @@ def test_patterns_stop_at_the_token_of_the_naive_check(
 def test_patterns_follow_rows_wherever_they_go() -> None:
     a, b, c = (BYTES.convert_tokens_to_ids(letter) for letter in "abc")
     criterion = begun(StopRegex(stop_regex="ab$"), history([[c, a], [c, b]], prompt=1), tokenizer=BYTES)
-    assert criterion.on_host
     assert criterion.check(history([[c, a], [c, b]], prompt=1)).tolist() == [False, False]
     assert criterion.check(history([[c, b, a], [c, a, b]], prompt=1)).tolist() == [False, True]  # rows changed
     assert criterion.check(ragged([[c, b, a, b], [c, a], [c, a, b]], prompt=1)).tolist() == [True, False, True]

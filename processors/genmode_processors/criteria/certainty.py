@@ -9,7 +9,7 @@ row is judged by itself; there is no state.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -30,14 +30,30 @@ def required(scores: Tensor | None, name: str) -> Tensor:
 
 
 class Confidence(genmode.StoppingCriterion):
-    """Stop when the last token was improbable. As transformers' `ConfidenceCriteria`, for every row."""
+    """Stop when the last token was improbable.
+
+    In place of transformers' `ConfidenceCriteria`, which reads the first row and stops all with it, an adopted one
+    does the same; it needs no `output_scores`.
+    """
 
     contract_version = 1
     name = "confidence"
     needs_scores: ClassVar[bool] = True
+    replaces = ("ConfidenceCriteria",)
 
     class Params(genmode.Params):
         stop_confidence: float = Field(0.0, ge=0, le=1, description="least probability of a token that goes on")
+
+    def __init__(self, params: Any = None, **values: Any) -> None:
+        super().__init__(params, **values)
+        self._adopted = False
+
+    @classmethod
+    def adopt(cls, criterion: Any, tokenizer: Any = None) -> Confidence:
+        """The threshold of the transformers object."""
+        own = cls(stop_confidence=criterion.assistant_confidence_threshold)
+        own._adopted = True
+        return own
 
     def check(self, history: genmode.History, scores: Tensor | None = None) -> Tensor:
         """`scores` `[rows, vocab]` are those from which the last token was drawn."""
@@ -45,7 +61,8 @@ class Confidence(genmode.StoppingCriterion):
         last = tail(history, 1)
         logarithm = scores.gather(1, last.clamp(0, scores.shape[1] - 1))[:, 0] - scores.logsumexp(1)
         limit: float = self.params.stop_confidence
-        return logarithm.exp() < limit
+        done = logarithm.exp() < limit
+        return done[:1].expand(history.rows) if self._adopted else done
 
 
 class Entropy(genmode.StoppingCriterion):

@@ -35,7 +35,7 @@ class Eos(genmode.StoppingCriterion):
         self._ids: Tensor | None = None
 
     @classmethod
-    def adopt(cls, criterion: Any) -> Eos:
+    def adopt(cls, criterion: Any, tokenizer: Any = None) -> Eos:
         """The ids of the transformers object."""
         return cls(eos_token_id=criterion.eos_token_id)
 

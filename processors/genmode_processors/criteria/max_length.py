@@ -30,7 +30,7 @@ class MaxLength(genmode.StoppingCriterion):
         max_length: int | None = Field(None, ge=0, description="most tokens of a row, prompt included")
 
     @classmethod
-    def adopt(cls, criterion: Any) -> MaxLength:
+    def adopt(cls, criterion: Any, tokenizer: Any = None) -> MaxLength:
         """The length of the transformers object."""
         return cls(max_length=criterion.max_length)
 

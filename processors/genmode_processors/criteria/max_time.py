@@ -42,7 +42,7 @@ class MaxTime(genmode.StoppingCriterion):
         self._begun: float | None = None
 
     @classmethod
-    def adopt(cls, criterion: Any) -> MaxTime:
+    def adopt(cls, criterion: Any, tokenizer: Any = None) -> MaxTime:
         """The limit of the transformers object."""
         return cls(max_time=criterion.max_time)
 

@@ -60,15 +60,14 @@ class RowText:
 class StopRegex(genmode.StoppingCriterion):
     """Stop at a pattern.
 
-    Reads the tokens on the host: a session on another device hands it host tensors, one step late. Raises
-    `ParameterError` without a tokenizer; what is no regular expression is refused by the parameters.
+    Reads the tokens on the host: on a device every step waits once for the tokens, where other criteria wait for
+    nothing. Raises `ParameterError` without a tokenizer; what is no regular expression is refused by the parameters.
     """
 
     contract_version = 1
     name = "stop_regex"
-    on_host: ClassVar[bool] = True
     skip_checks: ClassVar[Mapping[str, str]] = {
-        "no_synchronisation": "regular expressions are searched on the host, and the class says so",
+        "no_synchronisation": "regular expressions are searched on the host, once a step",
     }
 
     class Params(genmode.Params):

@@ -1,11 +1,11 @@
-"""Stop at a string: a row is done at the first token with which its output contains one of the strings.
+"""Stop at a string: a row is done at the first token of its output in which one of the strings ends.
 
-The output is the decoded text of what came behind the prompt, special tokens included as they are written. A
-string may begin and end inside tokens and be split over them, also inside characters: it is looked for as
-UTF-8 (see `automaton`), with one look-up for each row and step, on the device.
+The text is the decoded one, special tokens included as they are written. A string may begin and end inside
+tokens and be split over them, also inside characters, and may begin in the prompt: it is looked for as UTF-8
+(see `automaton`), with one look-up for each row and step, on the device.
 
-transformers' `StopStringCriteria` stops at the same token, with one difference: there a string may begin in
-the prompt, here it may not. Case and spaces count. Strings that decoding rules beyond single tokens would
+transformers' `StopStringCriteria` stops at the same token, except where a string ends or begins inside a character
+that is split over tokens, which that one does not find. Case and spaces count. Strings that decoding rules beyond single tokens would
 change (spaces cleaned up before punctuation) are found as they are without the rule.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 from pydantic import BeforeValidator, Field
 
 import genmode
@@ -52,8 +53,13 @@ class StopStrings(genmode.StoppingCriterion):
         self._rows: genmode.History | None = None  # the session's own rows, which only grow and move
 
     @classmethod
-    def adopt(cls, criterion: Any) -> StopStrings:
-        """The strings of the transformers object; the tokenizer is the call's."""
+    def adopt(cls, criterion: Any, tokenizer: Any = None) -> StopStrings | None:
+        """The strings of the transformers object; None unless it was made for the call's tokenizer."""
+        if tokenizer is None:
+            return None
+        same = type(criterion)(tokenizer, list(criterion.stop_strings))  # from its cache
+        if not torch.equal(same.embedding_vec.cpu(), criterion.embedding_vec.cpu()):
+            return None
         return cls(stop_strings=criterion.stop_strings)
 
     def begin(self, session: genmode.Session) -> None:
@@ -62,7 +68,7 @@ class StopStrings(genmode.StoppingCriterion):
         if session.tokenizer is None:
             raise genmode.ParameterError("stop_strings needs the tokenizer; pass tokenizer= to generate")
         table = phrase_table(self.params.stop_strings, session.tokenizer)
-        self._tracker = PhraseTracker(table, session.device, from_output=True)
+        self._tracker = PhraseTracker(table, session.device)
         self._rows = session.history
 
     def check(self, history: genmode.History) -> Tensor:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import StopStringCriteria
 
 from .. import seam
 from ..contract import StoppingCriterion
 from ..errors import ParameterError
 from ..session.stopping import Stopping, TransformersCriterion
+from .adopters import Adopters, adopters_for, adopters_of
 from .request import Request, build_params
 
 
@@ -20,39 +22,54 @@ def build_stopping(
 ) -> tuple[Stopping, list[str]]:
     """The criteria of the call; length, time and end of sequence are the session's own."""
     eos, _ = seam.special_tokens(config)
+    max_length: int = config.max_length
     deadline: float | None = None
     others: list[StoppingCriterion] = []
-    names = [f"max_length({config.max_length})"] + ([f"eos({eos})"] if eos else [])
+    adopters = adopters_of(request.registry, "criteria")
     for criterion in prepared:
-        kind = type(criterion).__name__
-        if kind in ("MaxLengthCriteria", "EosTokenCriteria"):
-            continue
-        if kind == "MaxTimeCriteria":
+        # An object that the caller gives takes the place of the one that transformers builds of the config.
+        if seam.is_own(criterion, "MaxLengthCriteria"):
+            max_length = criterion.max_length
+        elif seam.is_own(criterion, "EosTokenCriteria"):
+            eos = [int(i) for i in criterion.eos_token_id.flatten().tolist()]
+        elif seam.is_own(criterion, "MaxTimeCriteria"):
             deadline = time.monotonic() + criterion.max_time - max(0.0, time.time() - criterion.initial_timestamp)
-            names.append(f"max_time({criterion.max_time} s)")
-            continue
-        others.append(TransformersCriterion(criterion))
+        else:
+            others.append(_native(criterion, adopters, request.tokenizer))
+    names = [f"max_length({max_length})"] + ([f"eos({eos})"] if eos else [])
+    if deadline is not None:
+        names.append(f"max_time({deadline - time.monotonic():.3g} s)")
     if request.flags["stop_strings"] is not None:
-        others.append(_stop_strings(request))
+        others.append(_stop_strings(request, adopters))
     for key in request.plugin_values:
         for info in request.registry.owners(key):
             if info.kind == "criteria" and not any(one.name == info.name for one in others):
                 others.append(_as_criterion(request, info.name))
     for given in (*request.criteria, *request.registry.hooks().contributions("genmode_criteria", request)):
-        others.append(_as_criterion(request, given))
+        made = _as_criterion(request, given)
+        if isinstance(made, TransformersCriterion):
+            made = _native(made.call, adopters, request.tokenizer)
+        others.append(made)
     names += [repr(one) for one in others]
-    return Stopping(config.max_length, deadline, eos, device, others), names
+    return Stopping(max_length, deadline, eos, device, others), names
 
 
-def _stop_strings(request: Request) -> StoppingCriterion:
-    from transformers import StopStringCriteria
+def _native(criterion: Any, adopters: Adopters, tokenizer: Any) -> StoppingCriterion:
+    """genmode's own equal of a transformers criterion, or that one as it is."""
+    equals = (cls.adopt(criterion, tokenizer) for cls in adopters_for(criterion, adopters))
+    return next((one for one in equals if one is not None), None) or TransformersCriterion(criterion)
 
+
+def _stop_strings(request: Request, adopters: Adopters) -> StoppingCriterion:
     strings = request.flags["stop_strings"]
     strings = [strings] if isinstance(strings, str) else list(strings)
     if request.tokenizer is None:
         raise ParameterError(f"stop_strings={strings!r} needs the tokenizer; pass tokenizer=")
     if not strings or any(not isinstance(one, str) or not one for one in strings):
         raise ParameterError(f"stop_strings={strings!r}: give one or more strings of at least one character")
+    for cls in adopters.get("StopStringCriteria", ()):
+        made: StoppingCriterion = cls(build_params(request.registry, cls, {"stop_strings": strings}))
+        return made
     return TransformersCriterion(StopStringCriteria(tokenizer=request.tokenizer, stop_strings=strings))
 
 

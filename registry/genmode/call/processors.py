@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from ..contract import LogitsProcessor
 from ..errors import ParameterError
-from ..registry import Registry
 from ..session.chain import Link, TransformersProcessor, link, ordered
 from ..watermarking import WatermarkingConfig
+from .adopters import adopters_for, adopters_of
 from .request import OWN_ARGUMENTS, Request, build_params, named_components
 
 OWN_RANK = 1000
@@ -20,7 +19,7 @@ OWN_RANK = 1000
 
 def build_links(request: Request, prepared: Sequence[Any]) -> list[Link]:
     """The processors of the call in order: transformers', those that keys switch on, and the caller's."""
-    adopters = adopters_of(request.registry)
+    adopters = adopters_of(request.registry, "processors")
     links: list[Link] = []
     for rank, processor in enumerate(prepared):
         origin = "transformers" if type(processor).__module__.startswith("transformers.") else "the caller"
@@ -60,29 +59,9 @@ def _origin(request: Request, cls: type) -> str:
     return f"{info.distribution} {info.version}".strip() if info is not None else "this program"
 
 
-_adopters: weakref.WeakKeyDictionary[Registry, tuple[int, dict[str, list[type[LogitsProcessor]]]]]
-_adopters = weakref.WeakKeyDictionary()
-
-
-def adopters_of(host: Registry) -> dict[str, list[type[LogitsProcessor]]]:
-    """genmode's own processors that stand in for transformers classes, by the name of the class."""
-    known = _adopters.get(host)
-    if known is not None and known[0] == host.revision:
-        return known[1]
-    revision = host.revision
-    found: dict[str, list[type[LogitsProcessor]]] = {}
-    for info in host.components("processors"):
-        if info.distribution == "genmode" and info.state in ("discovered", "loaded"):
-            cls = host.get("processors", info.name)
-            for name in cls.replaces:
-                found.setdefault(name, []).append(cls)
-    _adopters[host] = (revision, found)
-    return found
-
-
-def native(processor: Any, adopters: dict[str, list[type[LogitsProcessor]]]) -> LogitsProcessor:
+def native(processor: Any, adopters: Mapping[str, Sequence[type[Any]]]) -> LogitsProcessor:
     """genmode's own equal of a transformers processor, or that one as it is."""
-    equals = (cls.adopt(processor) for cls in adopters.get(type(processor).__name__, ()))
+    equals = (cls.adopt(processor) for cls in adopters_for(processor, adopters))
     return next((one for one in equals if one is not None), None) or TransformersProcessor(processor)
 
 

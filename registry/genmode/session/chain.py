@@ -12,6 +12,7 @@ from torch import Tensor
 from ..candidates import narrowing
 from ..contract import LogitsProcessor, Stage
 from ..errors import DecodingError, GenmodeError, ParameterError
+from ..seam import is_own
 from .history import History
 from .pure import Pure, pure_chain
 
@@ -62,7 +63,8 @@ class TransformersProcessor(LogitsProcessor):
     @property
     def place(self) -> Stage:
         """The stage at which transformers runs it."""
-        return TRANSFORMERS_STAGES.get(type(self.call).__name__, Stage.GUIDANCE)
+        name = type(self.call).__name__
+        return TRANSFORMERS_STAGES.get(name, Stage.GUIDANCE) if is_own(self.call, name) else Stage.GUIDANCE
 
     def __repr__(self) -> str:
         return self.label
