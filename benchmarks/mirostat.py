@@ -1,11 +1,12 @@
 """How well mirostat holds its target surprise on SmolLM2-135M-Instruct.
 
     python benchmarks/mirostat.py --write benchmarks/results/mirostat.json
+    python benchmarks/mirostat.py --modes 1 --eta 1.0 --write benchmarks/results/mirostat.json
 
 Rows of different prompts are sampled at temperature 1, end of sequence suppressed. The surprise of a token is
 -log2 of its probability under the model, before truncation. For each mode and target the table has the mean over
 rows and tokens, the mean without the first 100 tokens, and the bound mu at the end, which tells what is left: since
-mu moves by -eta (S - tau), the mean of S over n tokens is tau + (mu_0 - mu_n) / (eta n).
+mu moves by -eta (S - tau), the mean of S over n tokens is tau + (mu_0 - mu_n) / (eta n). A run is added to the file.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def main() -> None:
     if given.write:
         where = {"torch": torch.__version__, "transformers": transformers.__version__, "machine": platform.machine()}
         report = {"tokens": given.tokens, "rows": len(PROMPTS), "seed": given.seed, **where, "results": results}
-        given.write.write_text(json.dumps(report, indent=1) + "\n")
+        runs = json.loads(given.write.read_text()) if given.write.exists() else []
+        given.write.write_text(json.dumps([*runs, report], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,9 @@ class ClassifierFreeGuidance(Guidance):
     replaces = ("UnbatchedClassifierFreeGuidanceLogitsProcessor",)
 
     class Params(genmode.Params):
-        guidance_scale: float = Field(1.0, description="weight of the prompt against the negative one; 1 for none")
+        guidance_scale: float = Field(
+            1.0, allow_inf_nan=False, description="weight of the prompt against the negative one; 1 for none"
+        )
         negative_prompt_ids: Any = Field(
             None, exclude=True, description="[rows or 1, length], tokens to stay away from"
         )
@@ -98,8 +100,13 @@ class ClassifierFreeGuidance(Guidance):
         context: dict[str, Any] = processor.unconditional_context
         if not context["first_pass"]:
             return None
+        scale = processor.guidance_scale
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
+            raise genmode.ParameterError(
+                f"guidance_scale={scale!r} is not allowed; give a finite number, 1 for no guidance"
+            )
         own = cls(
-            guidance_scale=processor.guidance_scale, negative_prompt_ids=context["input_ids"],
+            guidance_scale=scale, negative_prompt_ids=context["input_ids"],
             negative_prompt_attention_mask=context["attention_mask"],
         )  # fmt: skip
         own._model = processor.model
@@ -134,7 +141,9 @@ class ContextAware(Guidance):
     paper = "Shi et al., Trusting your evidence: context-aware decoding, 2023, arXiv:2305.14739"
 
     class Params(genmode.Params):
-        context_alpha: float = Field(0.5, ge=0, description="weight of what the context adds; 0 for none")
+        context_alpha: float = Field(
+            0.5, ge=0, allow_inf_nan=False, description="weight of what the context adds; 0 for none"
+        )
         context_free_ids: Any = Field(None, exclude=True, description="[inputs or 1, length], prompts without context")
         context_free_attention_mask: Any = Field(None, exclude=True, description="0 where these are padding")
 
@@ -162,12 +171,12 @@ class ContrastiveDecoding(Guidance):
 
     class Params(genmode.Params):
         amateur_model: Any = Field(None, exclude=True, description="the worse model, with the same vocabulary")
-        amateur_temperature: float = Field(1.0, gt=0, description="temperature of the worse model")
+        amateur_temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="temperature of the worse model")
         contrastive_alpha: float = Field(
             0.1, ge=0, le=1, description="least probability of a token, as a share of the best one's"
         )
         contrastive_beta: float | None = Field(
-            None, ge=0, description="O'Brien's weight of the contrast; Li's contrast if not given"
+            None, ge=0, allow_inf_nan=False, description="O'Brien's weight of the contrast; Li's contrast if not given"
         )
 
     def begin(self, session: genmode.Session) -> None:
@@ -201,7 +210,7 @@ class DExperts(Guidance):
     class Params(genmode.Params):
         expert_model: Any = Field(None, exclude=True, description="z+; by default the model itself")
         anti_expert_model: Any = Field(None, exclude=True, description="z-")
-        expert_alpha: float = Field(1.0, description="weight of z+ - z-")
+        expert_alpha: float = Field(1.0, allow_inf_nan=False, description="weight of z+ - z-")
 
     def begin(self, session: genmode.Session) -> None:
         anti = self.needed(

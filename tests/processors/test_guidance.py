@@ -276,6 +276,10 @@ class TestBadInput:
             ({"context_alpha": -1.0}, "context_alpha=-1.0 is not allowed"),
             ({"contrastive_alpha": 1.5}, "contrastive_alpha=1.5 is not allowed"),
             ({"amateur_temperature": 0.0}, "amateur_temperature=0.0 is not allowed"),
+            ({"guidance_scale": float("nan")}, "guidance_scale=nan is not allowed; give a finite number"),
+            ({"guidance_scale": "much"}, "guidance_scale='much' is not allowed"),
+            ({"expert_alpha": float("inf")}, "expert_alpha=inf is not allowed"),
+            ({"contrastive_beta": float("nan")}, "contrastive_beta=nan is not allowed"),
             ({"amateur_model": "gpt2"}, "load it and give a transformers model"),
             ({"context_free_ids": torch.tensor([[3, 4]] * 2)}, r"\[2, 2\] for 3 inputs"),
             ({"context_free_ids": torch.tensor([[3, 400]])}, "token 400, outside the vocabulary of 100"),
@@ -285,7 +289,7 @@ class TestBadInput:
                 "one number for each token",
             ),
         ],
-        ids=range(11),
+        ids=range(15),
     )
     def test_is_refused_before_the_model_runs(self, call: dict[str, Any], message: str) -> None:
         model = fresh("llama")

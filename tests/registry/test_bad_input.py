@@ -111,6 +111,36 @@ class TestValues:
         with pytest.raises(ValueError, match=message):  # ParameterError, or what transformers raises
             genmode.generate(tiny("llama"), **ONE, **{"max_new_tokens": 3, **flags})
 
+    @pytest.mark.parametrize("seed", ["x", 1.5, [1, 2], [None]], ids=str)
+    def test_explain_refuses_the_seeds_that_generate_refuses(self, seed: Any) -> None:
+        messages = []
+        for call in (genmode.generate, genmode.explain):
+            with pytest.raises(genmode.ParameterError, match="seed") as caught:
+                call(tiny("llama"), **ONE, do_sample=True, max_new_tokens=3, seed=seed)
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            {},
+            {"do_sample": True, "temperature": 0.7, "top_k": 5, "top_p": 0.5, "min_p": 0.1},
+            {"do_sample": True, "seed": 3, "typical_p": 0.9},
+            {"num_beams": 2},
+            {"prompt_lookup_num_tokens": 2},
+            {"renormalize_logits": True, "repetition_penalty": 1.2},
+            {"mirostat_tau": 3.0, "do_sample": True, "xtc_probability": 0.5, "dry_multiplier": 0.8},
+        ],
+        ids=str,
+    )
+    def test_a_row_whose_every_token_is_masked_has_no_nan(self, flags: dict[str, Any]) -> None:
+        out = genmode.generate(
+            tiny("llama"), **ONE, max_new_tokens=3, suppress_tokens=list(range(100)), return_dict_in_generate=True,
+            output_scores=True, **flags,
+        )  # fmt: skip
+        assert out.sequences.shape == (1, 9 if "num_beams" in flags else 12)  # beams have no hypothesis then
+        assert not any(bool(one.isnan().any()) for one in out.scores)
+
     def test_whole_numbers_of_other_libraries(self) -> None:
         numpy = pytest.importorskip("numpy")
         result = genmode.generate(tiny("llama"), **ONE, do_sample=False, max_new_tokens=numpy.int64(4))

@@ -51,6 +51,9 @@ class Loop:
         needs, chain = request.strategy.needs, Chain(links)
         retracts = bool(chain.retracting) and not needs & {"reorder", "level"}
         rewinds = retracts or "rollback" in needs
+        copies = max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
+        if request.seed is not None:  # refused before anything is opened, and by `explain` as well
+            row_seeds(request.seed, input_ids.shape[0] // copies, copies, input_ids.device)
         engine, why = open_engine(request, input_ids, generation_config, kwargs, stopping.max_length, rewinds)
         try:
             if self.plan_only:
