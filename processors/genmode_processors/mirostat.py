@@ -22,10 +22,10 @@ How well the target is held: the moves of mu add up, so the mean surprise of n t
 
 The start counts, divided by eta n. The fit of mode 1 overrates the exponent of a peaked distribution and so needs
 a mu far above 2 tau: on SmolLM2-135M-Instruct (500 tokens of 4 rows, temperature 1, end of sequence suppressed)
-about 10 bits for tau 2 and 12 to 21 above. Means were off the target by -5.2, -4.7, -4.4 and -2.6% for tau 2, 3,
-4 and 5 in mode 1 and by -3.3, -2.0, -2.1 and -1.5% in mode 2, with eta 0.1; mode 1 with eta 1, the rate of the
-authors' program, by -1.3% (tau 2) and -0.3% (tau 3). A row that repeats itself offers no surprise, and mu climbs
-until it leaves the loop; `benchmarks/mirostat.py` measures it.
+8 to 10 bits for tau 2 and 8 to 21 above. Means were off the target by -5.2, -4.7, -4.4 and -2.6% for tau 2, 3, 4
+and 5 in mode 1 and by -3.3, -2.0, -2.1 and -1.5% in mode 2, with eta 0.1. Mode 1 with eta 1, the rate of the
+authors' program, was off by -1.3, -0.3, -0.8 and -3.7%; the last for a row that repeated itself, which offers no
+surprise, so that mu climbed to 320. `benchmarks/mirostat.py` measures it.
 """
 
 from __future__ import annotations

@@ -72,10 +72,11 @@ class TestCriteria:
             assert result.shape[1] == 12
             assert lines(stopping_criteria=[own])[1][-1] == name
 
-    def test_a_length_that_the_caller_gives(self) -> None:
-        ours, theirs = both(stopping_criteria=[stopping_criteria.MaxLengthCriteria(13)])
+    @pytest.mark.parametrize("length", [13, 40])
+    def test_a_length_that_the_caller_gives(self, length: int) -> None:
+        ours, theirs = both(stopping_criteria=[stopping_criteria.MaxLengthCriteria(length)])
         assert torch.equal(ours, theirs)
-        assert ours.shape[1] == 13
+        assert ours.shape[1] == length
 
     def test_ends_that_the_caller_gives(self) -> None:
         free = both()[1]

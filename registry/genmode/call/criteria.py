@@ -22,20 +22,23 @@ def build_stopping(
 ) -> tuple[Stopping, list[str]]:
     """The criteria of the call; length, time and end of sequence are the session's own."""
     eos, _ = seam.special_tokens(config)
-    max_length: int = config.max_length
+    lengths: list[int] = []
+    ends: list[int] = []
     deadline: float | None = None
     others: list[StoppingCriterion] = []
     adopters = adopters_of(request.registry, "criteria")
     for criterion in prepared:
         # An object that the caller gives takes the place of the one that transformers builds of the config.
         if seam.is_own(criterion, "MaxLengthCriteria"):
-            max_length = criterion.max_length
+            lengths.append(criterion.max_length)
         elif seam.is_own(criterion, "EosTokenCriteria"):
-            eos = [int(i) for i in criterion.eos_token_id.flatten().tolist()]
+            ends += [int(i) for i in criterion.eos_token_id.flatten().tolist()]
         elif seam.is_own(criterion, "MaxTimeCriteria"):
             deadline = time.monotonic() + criterion.max_time - max(0.0, time.time() - criterion.initial_timestamp)
         else:
             others.append(_native(criterion, adopters, request.tokenizer))
+    max_length, eos = min(lengths, default=config.max_length), list(dict.fromkeys(ends)) or eos
+    config.max_length = max(config.max_length, max_length)  # engines make room for as much
     names = [f"max_length({max_length})"] + ([f"eos({eos})"] if eos else [])
     if deadline is not None:
         names.append(f"max_time({deadline - time.monotonic():.3g} s)")
