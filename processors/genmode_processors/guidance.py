@@ -26,6 +26,7 @@ encoder-decoder model, whose context is its encoder's.
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,9 @@ class ClassifierFreeGuidance(Guidance):
 
     Stage bias, before all others, as in transformers. Equal of transformers'
     `UnbatchedClassifierFreeGuidanceLogitsProcessor`, also with batches whose negative prompts are padded on the
-    left, one negative prompt for all rows, beams and drafts. Without a negative prompt the context is the last
+    left, one negative prompt for all rows, beams and drafts. Where a model keeps its state elsewhere than in
+    `past_key_values` (Mamba), transformers' object, which then reads the last token alone, stays in its place; this
+    one is right there if it is named. Without a negative prompt the context is the last
     token of the prompt. A negative prompt's mask is as long as the prompt.
     """
 
@@ -96,9 +99,10 @@ class ClassifierFreeGuidance(Guidance):
 
     @classmethod
     def adopt(cls, processor: Any) -> ClassifierFreeGuidance | None:
-        """Scale and context of the transformers object; None if it has begun to decode."""
+        """Scale and context of the transformers object; None if it has begun to decode, or forgets as it decodes."""
         context: dict[str, Any] = processor.unconditional_context
-        if not context["first_pass"]:
+        keeps = "past_key_values" in inspect.signature(processor.model.forward).parameters
+        if not (context["first_pass"] and keeps):
             return None
         scale = processor.guidance_scale
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):

@@ -24,6 +24,7 @@ def build_stopping(
     eos, _ = seam.special_tokens(config)
     lengths: list[int] = []
     ends: list[int] = []
+    times: list[str] = []
     deadline: float | None = None
     others: list[StoppingCriterion] = []
     adopters = adopters_of(request.registry, "criteria")
@@ -35,13 +36,13 @@ def build_stopping(
             ends += [int(i) for i in criterion.eos_token_id.flatten().tolist()]
         elif seam.is_own(criterion, "MaxTimeCriteria"):
             deadline = time.monotonic() + criterion.max_time - max(0.0, time.time() - criterion.initial_timestamp)
+            times.append(f"max_time({criterion.max_time} s)")
         else:
             others.append(_native(criterion, adopters, request.tokenizer))
     max_length, eos = min(lengths, default=config.max_length), list(dict.fromkeys(ends)) or eos
     config.max_length = max(config.max_length, max_length)  # engines make room for as much
     names = [f"max_length({max_length})"] + ([f"eos({eos})"] if eos else [])
-    if deadline is not None:
-        names.append(f"max_time({deadline - time.monotonic():.3g} s)")
+    names += times
     if request.flags["stop_strings"] is not None:
         others.append(_stop_strings(request, adopters))
     for key in request.plugin_values:
