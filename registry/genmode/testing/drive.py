@@ -73,7 +73,7 @@ class Drive:
             noise=SeededNoise(row_seeds([20 + line for line in lines], rows, 1, DEVICE)),
             recorder=Recorder(config, case.encoder), emitter=None, inputs=rows, pad_token_id=models.PAD,
             vocab_size=models.VOCAB, encoder_input_ids=encoder, cancelled=None, agree=None, peers=None, observe=None,
-            drafts=False, open_beside=cast("Any", None),
+            drafts=False, rewinds=False, retracts=False, open_beside=cast("Any", None),
         )  # fmt: skip
         if begins:
             self.component.begin(self.session)
