@@ -12,9 +12,8 @@ from torch import Tensor
 
 import genmode
 from genmode.session import stopping
+from genmode.testing.models import fresh, tiny
 from genmode_processors.guidance import ClassifierFreeGuidance, ContrastiveDecoding, DExperts, log_softmax
-
-from ..models import fresh, tiny
 
 PROMPTS = [[5, 9, 17, 23, 9, 17], [31, 8, 14], [44, 2, 71, 3]]
 NEGATIVE = [[60, 61], [62, 17, 23, 40], [33]]

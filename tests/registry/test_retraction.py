@@ -10,8 +10,7 @@ from torch import Tensor
 
 import genmode
 from genmode.session import stopping
-
-from ..models import fresh, tiny
+from genmode.testing.models import fresh, tiny
 
 PROMPTS = [[5, 9, 17, 23, 9], [31, 8, 14], [44, 2, 71, 3]]
 HORIZON = 3
