@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         DecodingError,
         DisabledError,
         GenmodeError,
+        LockError,
         ParameterError,
         PluginLoadError,
         UnknownComponentError,
@@ -87,6 +88,7 @@ __all__ = [
     "DisabledError",
     "PluginLoadError",
     "ContractVersionError",
+    "LockError",
     "ParameterError",
     "UnsupportedError",
     "DecodingError",
@@ -106,7 +108,7 @@ _MODULES = {
     "settings": "Settings",
     "hooks": "hookspec hookimpl",
     "errors": """GenmodeError UnknownComponentError ConflictError DisabledError PluginLoadError
-        ContractVersionError ParameterError UnsupportedError DecodingError CancelledError""",
+        ContractVersionError LockError ParameterError UnsupportedError DecodingError CancelledError""",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 import transformers
 from transformers.generation.configuration_utils import GenerationMode
 
+from .atomic import write_text
 from .errors import ParameterError
 from .needs import HEADER, check_needs, header
 from .offers import ComponentInfo, Key
@@ -260,8 +261,7 @@ class GenerationConfig(transformers.GenerationConfig):
         data = {key: value for key, value in data.items() if key not in secrets}
         if needs := self.needs():
             data[HEADER] = header(needs)
-        with open(json_file_path, "w", encoding="utf-8") as file:
-            file.write(json.dumps(data, indent=2, sort_keys=True) + "\n")
+        write_text(json_file_path, json.dumps(data, indent=2, sort_keys=True) + "\n")
 
     def __eq__(self, other: object) -> bool:
         base: Any = super()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 GROUPS = {
@@ -68,11 +68,16 @@ class Fault(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The result of `scan`; each part is sorted. `shadowed` holds entries that a distribution hides."""
+    """The result of `scan`; each part is sorted.
+
+    `shadowed` holds entries that another distribution of the same name hides, `hiders` the metadata folder of
+    that one, by name.
+    """
 
     entries: tuple[Entry, ...]
     faults: tuple[Fault, ...]
     shadowed: tuple[Entry, ...]
+    hiders: Mapping[str, str] = {}
 
 
 class Metadata(NamedTuple):
@@ -124,7 +129,9 @@ def scan(distributions: Iterable[Any]) -> Scan:
             entries += ours
             faults += wrong
     shadowed = [entry for metadata in hidden if metadata.text for entry in parse(metadata)[0]]
-    return Scan(tuple(sorted(entries)), tuple(sorted(set(faults))), tuple(sorted(shadowed)))
+    hiders = {metadata.name: metadata.path for metadata in kept}
+    hiders = {entry.distribution: hiders[entry.distribution] for entry in shadowed}
+    return Scan(tuple(sorted(entries)), tuple(sorted(set(faults))), tuple(sorted(shadowed)), hiders)
 
 
 def read(distribution: Any) -> Metadata:

@@ -36,6 +36,10 @@ class ContractVersionError(PluginLoadError):
     """The plugin was written for a version of the contract that this host does not offer."""
 
 
+class LockError(PluginLoadError):
+    """The lock cannot be read, or what is installed is not what it says."""
+
+
 class ParameterError(GenmodeError, ValueError):
     """A parameter is unknown, of the wrong type, out of range, or contradicts another one."""
 

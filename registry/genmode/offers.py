@@ -16,6 +16,7 @@ from .settings import REGISTERED, Settings, hint
 
 if TYPE_CHECKING:
     from .hooks import Relay
+    from .lock import Lock
 
 State = Literal["discovered", "loaded", "registered", "disabled", "conflict", "broken"]
 Key = tuple[str, str]
@@ -72,12 +73,18 @@ class Slot:
         able: the offers that no setting forbids.
         chosen: the offer in force, or None.
         rivals: the able offers that no setting decides on.
+        unlocked: the offers that the lock alone forbids, and why.
     """
 
-    def __init__(self, offers: list[Offer], settings: Settings) -> None:
+    def __init__(self, offers: list[Offer], settings: Settings, lock: Lock | None = None) -> None:
         self.offers = offers
         self.kind, self.name = offers[0].entry.kind, offers[0].entry.name
         self._refusals = {o: why for o in offers if (why := settings.refusal(o.entry)) is not None}
+        self.unlocked: dict[Offer, str] = {}
+        if lock is not None:
+            permitted = [o for o in offers if o not in self._refusals]
+            self.unlocked = {o: why for o in permitted if (why := lock.refusal(o.entry)) is not None}
+            self._refusals |= self.unlocked
         self.able = able = [o for o in offers if o not in self._refusals]
         wanted = settings.preferred(self.kind, self.name)
         picked = next((o for o in able if o.entry.distribution == wanted), None)
@@ -150,22 +157,24 @@ class Index:
         slots: sorted by kind and name.
         fields: key -> components that have it, once they are loaded; by whether third parties are in it.
         relay: the hook plugins, once they are loaded.
+        lock: the lock in force, or None.
     """
 
-    def __init__(self, scan: Scan, settings: Settings, slots: Mapping[Key, Slot]) -> None:
+    def __init__(self, scan: Scan, settings: Settings, slots: Mapping[Key, Slot], lock: Lock | None = None) -> None:
         self.scan = scan
         self.settings = settings
         self.slots = slots
+        self.lock = lock
         self.fields: dict[bool, dict[str, list[Key]]] = {}
         self.relay: Relay | None = None
 
 
-def arrange(scan: Scan, offers: Iterable[Offer], settings: Settings) -> Index:
+def arrange(scan: Scan, offers: Iterable[Offer], settings: Settings, lock: Lock | None = None) -> Index:
     """Settle every name."""
     by_key: dict[Key, list[Offer]] = {}
     for offer in offers:
         by_key.setdefault((offer.entry.kind, offer.entry.name), []).append(offer)
-    return Index(scan, settings, {key: Slot(by_key[key], settings) for key in sorted(by_key)})
+    return Index(scan, settings, {key: Slot(by_key[key], settings, lock) for key in sorted(by_key)}, lock)
 
 
 def shared_key(key: str, infos: Iterable[ComponentInfo]) -> str:
@@ -176,6 +185,15 @@ def shared_key(key: str, infos: Iterable[ComponentInfo]) -> str:
     return (
         f"{key!r} is a parameter of {who}. Name the component that is meant in the call, or set "
         f"genmode.configure(prefer={{'parameters:{key}': DISTRIBUTION}}), where DISTRIBUTION is {homes}"
+    )
+
+
+def hiding(entry: Entry, scan: Scan) -> str:
+    """Why an entry of `scan.shadowed` is not to be had."""
+    return (
+        f"{entry.kind}:{entry.name} of {entry.distribution} {entry.version} ({entry.path}) is hidden by another "
+        f"{entry.distribution} ({scan.hiders.get(entry.distribution, 'earlier on sys.path')}); remove the one that "
+        "is out of date"
     )
 
 
@@ -191,7 +209,7 @@ def unknown(kind: str, name: str, index: Index) -> GenmodeError:
     hidden = [e for e in index.scan.shadowed if (e.kind, e.name) == (kind, name)]
     if elsewhere:
         ways.append(f"there is a {' and a '.join(NOUNS[k] for k in elsewhere)} of that name")
-    ways += [f"{e.distribution} {e.version} offers it, but another {e.distribution} hides {e.path}" for e in hidden]
+    ways += [hiding(e, index.scan) for e in hidden]
     if not ways:
         ways.append("`genmode list` shows what is installed")
         ways.append("if a plugin provides it, install that first: pip install DISTRIBUTION")

@@ -12,6 +12,7 @@ installing a plugin never changes what a call means.
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 import time
 import warnings
@@ -22,14 +23,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from . import loading
 from .discovery import GROUPS, HOST, Entry, Fault, Scan, installed, scan
-from .errors import ConflictError, PluginLoadError, UnknownComponentError
+from .errors import ConflictError, LockError, PluginLoadError, UnknownComponentError
 from .offers import ComponentInfo as ComponentInfo
-from .offers import Index, Key, Offer, Slot, arrange, shared_key, unknown
+from .offers import Index, Key, Offer, Slot, arrange, hiding, shared_key, unknown
 from .settings import REGISTERED, Settings, hint
 
 if TYPE_CHECKING:
     from .contract import Component, LogitsProcessor, StoppingCriterion, Strategy, Watermarker
     from .hooks import Relay
+    from .lock import Lock
 
 T = TypeVar("T")
 Names = Iterable[str] | str
@@ -67,13 +69,15 @@ class Registry:
         none: bool | None = None,
         prefer: Mapping[str, str] | None = None,
         hooks: Names | None = None,
+        lock: str | os.PathLike[str] | None = None,
     ) -> Settings:
         """Change the settings that are given (see `Settings`), refresh, and warn of names that match nothing.
 
         Raises:
             ParameterError: a setting has the wrong type.
+            LockError: the lock cannot be read.
         """
-        given = {"allow": allow, "block": block, "none": none, "prefer": prefer, "hooks": hooks}
+        given = {"allow": allow, "block": block, "none": none, "prefer": prefer, "hooks": hooks, "lock": lock}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         with self._lock:
             self._settings = replace(self.settings, **changes)
@@ -127,6 +131,7 @@ class Registry:
             DisabledError: a setting forbids to load it.
             PluginLoadError: it could not be imported, with the cause, or is no such component.
             ContractVersionError: it was written for another contract.
+            LockError: what is installed is not what the lock says.
         """
         return self._load(self._choose(kind, name)[1])
 
@@ -156,6 +161,7 @@ class Registry:
         Raises:
             PluginLoadError: it is no component of that kind. ContractVersionError: of another contract.
             ConflictError: the name is taken, and `prefer` does not say `registered`.
+            LockError: the lock says that a distribution provides it.
         """
         if component is None:
 
@@ -177,8 +183,11 @@ class Registry:
                     )
             found = component if entry.kind == "hooks" else loading.named(component, entry.name)
             offer = Offer(entry, found)
-            if (new := Slot([*others, offer], index.settings)).rivals:
+            new = Slot([*others, offer], index.settings, index.lock)
+            if new.rivals:
                 raise ConflictError(new.conflict())
+            if offer in new.unlocked:
+                raise LockError(f"{loading.describe(entry)} cannot be registered: {new.unlocked[offer]}")
             self._registered[entry] = offer
             self._arrange(index.scan, index)
         return component
@@ -220,11 +229,16 @@ class Registry:
 
         Raises:
             ConflictError: two distributions offer a hook plugin of a name that is switched on.
+            LockError: one that is switched on is not in the lock, or not as the lock says; calls that were to
+                be watched by it are not run without it.
         """
         index = self._index()
         if index.relay is None:
             from .hooks import Relay
 
+            for slot in index.slots.values():
+                for offer, why in slot.unlocked.items() if slot.kind == "hooks" else ():
+                    raise LockError(f"{loading.describe(offer.entry)} is switched on, but {why}")
             chosen = [slot.choose() for slot in index.slots.values() if slot.kind == "hooks" and slot.able]
             plugins = [(loading.describe(o.entry), self._attempt(o)) for o in chosen]
             index.relay = Relay([(origin, plugin) for origin, plugin in plugins if plugin is not None])
@@ -235,9 +249,31 @@ class Registry:
         index = self._index()
         return tuple(sorted([*index.scan.faults, *(f for s in index.slots.values() for f in s.faults())]))
 
-    def shadowed(self) -> tuple[Entry, ...]:
-        """Entries of distributions that another one of the same name hides."""
-        return self._index().scan.shadowed
+    def lock(self, path: str | os.PathLike[str]) -> Lock:
+        """A lock of what the settings would load without one, to be written to `path`; see `lock.make`."""
+        from .lock import make
+
+        return make(path, self._scan(), self._settings or Settings.from_environment())
+
+    def unlocked(self, lock: Lock | None = None) -> list[str]:
+        """Every difference between the lock (None: that in force) and what is installed; imports nothing."""
+        lock = self._index().lock if lock is None else lock
+        return lock.differences(self._scan().entries) if lock is not None else []
+
+    def shadowed(self) -> dict[Entry, str]:
+        """Entries of distributions that another one of the same name hides, with the reason in words."""
+        found = self._index().scan
+        return {entry: hiding(entry, found) for entry in found.shadowed}
+
+    def shared_keys(self) -> list[str]:
+        """One sentence for each key that components of several distributions declare; imports every enabled plugin."""
+        told: list[str] = []
+        for key in sorted(self._fields(True)):
+            try:
+                self.owners(key)
+            except ConflictError as error:
+                told.append(str(error))
+        return told
 
     def _index(self) -> Index:
         if (index := self._current) is not None:
@@ -247,7 +283,8 @@ class Registry:
                 return self._current
             index = self._arrange(self._scan(), None)
         at_fault = {fault.distribution for fault in index.scan.faults}
-        for sentence in index.settings.unknown([*index.scan.entries, *self._registered], at_fault):
+        sentences = index.settings.unknown([*index.scan.entries, *self._registered], at_fault)
+        for sentence in [*sentences, *(index.lock.missing(index.scan.entries) if index.lock else ())]:
             warnings.warn(sentence, UserWarning, stacklevel=3)
         return index
 
@@ -261,8 +298,14 @@ class Registry:
     def _arrange(self, found: Scan, former: Index | None) -> Index:
         known = {o.entry: o for s in former.slots.values() for o in s.offers} if former else {}
         offers = [known.get(entry) or Offer(entry) for entry in found.entries]
+        settings = self.settings
+        lock: Lock | None = None
+        if settings.lock:
+            from .lock import Lock
+
+            lock = former.lock if former is not None else Lock.read(settings.lock)
         self.revision += 1
-        self._current = arrange(found, [*offers, *self._registered.values()], self.settings)
+        self._current = arrange(found, [*offers, *self._registered.values()], settings, lock)
         return self._current
 
     def _choose(self, kind: str, name: str) -> tuple[Slot, Offer]:
@@ -281,6 +324,8 @@ class Registry:
             found: Any = None
             error: PluginLoadError | None = None
             try:
+                if (index := self._index()).lock is not None:
+                    index.lock.verify(offer.entry, index.scan.entries)
                 found = loading.load(offer.entry)
             except PluginLoadError as failure:
                 error = failure
@@ -302,6 +347,8 @@ class Registry:
         try:
             return self._load(offer)
         except PluginLoadError as error:
+            if isinstance(error, LockError) and offer.entry.kind == "hooks":
+                raise
             self._warn(offer.entry.distribution, str(error))
             return None
 
@@ -373,9 +420,10 @@ def configure(
     none: bool | None = None,
     prefer: Mapping[str, str] | None = None,
     hooks: Names | None = None,
+    lock: str | os.PathLike[str] | None = None,
 ) -> Settings:
     """`Registry.configure` of the registry in use."""
-    return _default.configure(allow=allow, block=block, none=none, prefer=prefer, hooks=hooks)
+    return _default.configure(allow=allow, block=block, none=none, prefer=prefer, hooks=hooks, lock=lock)
 
 
 @overload

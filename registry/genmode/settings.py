@@ -7,7 +7,8 @@ unless blocked. Of the rest, all is allowed by default; with `none`, or when `al
 what `allow` names.
 
 Environment variables: GENMODE_PLUGINS (`all` or `none`), GENMODE_ALLOW, GENMODE_BLOCK and GENMODE_HOOKS
-(patterns, separated by commas), GENMODE_PREFER (`component=distribution`, separated by commas).
+(patterns, separated by commas), GENMODE_PREFER (`component=distribution`, separated by commas), GENMODE_LOCK
+(a file).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Settings:
         prefer: component (or `kind:name`, or `parameters:key`) -> the distribution that provides it. The
             word `registered` stands for what the program has registered.
         hooks: patterns of the hook plugins that are switched on, besides genmode's own.
+        lock: a file that `genmode lock` wrote; of third parties, only what it names is loaded, and only as it
+            was when the file was written. Empty for none.
 
     Raises:
         ParameterError: a value of the wrong type.
@@ -45,6 +48,7 @@ class Settings:
     none: bool = False
     prefer: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     hooks: tuple[str, ...] = ()
+    lock: str = ""
 
     def __post_init__(self) -> None:
         for name in ("allow", "block", "hooks"):
@@ -52,6 +56,7 @@ class Settings:
         if not isinstance(self.none, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - users' input
             raise ParameterError(f"setting none={self.none!r} is not allowed; it has to be True or False")
         object.__setattr__(self, "prefer", _preferences(self.prefer))
+        object.__setattr__(self, "lock", _file(self.lock))
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -70,6 +75,7 @@ class Settings:
             none=plugins == "none",
             prefer=_preferences(environ.get("GENMODE_PREFER", "")),
             hooks=_patterns("hooks", environ.get("GENMODE_HOOKS", "")),
+            lock=environ.get("GENMODE_LOCK", ""),
         )
 
     def refusal(self, entry: Entry) -> str | None:
@@ -161,6 +167,14 @@ def _patterns(setting: str, value: Any) -> tuple[str, ...]:
         if word.strip():
             patterns.append(word.strip())
     return tuple(dict.fromkeys(patterns))
+
+
+def _file(value: Any) -> str:
+    """The file, whatever becomes of the working directory."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise ParameterError(f"setting lock={value!r} is not allowed; it has to be a file, or empty for none")
+    path = os.fspath(value)  # pyright: ignore[reportUnknownVariableType]
+    return os.path.abspath(path) if path else ""
 
 
 def _preferences(value: Any) -> dict[str, str]:

@@ -263,6 +263,32 @@ class TestDoctor:
             ("old", "broken"),
         } <= states
 
+    def test_stale_metadata_and_shared_keys_are_named(self, installed: Path, tmp_path: Path) -> None:
+        key = (
+            "import genmode\nclass C(genmode.Strategy):\n contract_version = 1\n"
+            " class Params(genmode.Params):\n  both_have: int = 0\n def decode(self, session, params): pass\n"
+        )
+        plugin(installed, "one", "first", key)
+        plugin(installed, "two", "second", key)
+        stale = installed / "good-0.9.dist-info"  # the remains of an upgrade
+        stale.mkdir()
+        (stale / "entry_points.txt").write_text("[genmode.strategies]\nformer = doctored_good:Former\n")
+        (stale / "METADATA").write_text("Metadata-Version: 2.1\nName: good\nVersion: 0.9\n")
+        report, code = examined(installed)
+        assert (report["ok"], code) == (True, 0)
+        (told,) = report["warnings"]
+        assert "'both_have' is a parameter of strategy 'first' of one 1.0" in told
+        assert "prefer={'parameters:both_have': DISTRIBUTION}" in told
+        (hidden,) = report["shadowed"]
+        assert hidden == (
+            f"strategies:former of good 0.9 ({stale}) is hidden by another good ({installed / 'good-1.0.dist-info'}); "
+            "remove the one that is out of date"
+        )
+        assert [(one["name"], one["state"]) for one in report["components"]] == [
+            ("fine", "loaded"), ("first", "loaded"), ("second", "loaded"), ("former", "shadowed"),
+        ]  # fmt: skip
+        assert all(one["seconds"] > 0 for one in report["components"][:3])
+
     def test_text_names_the_fault(self, installed: Path) -> None:
         plugin(installed, "broken", "crash", "raise OSError('no such library')")
         with use(Registry(importlib_metadata.distributions(path=[str(installed)]))):

@@ -95,7 +95,9 @@ def test_asking_for_what_is_hidden_names_what_hides_it(make_site: Any, tmp_path:
     second.add("plug", "2.0", {"criteria": {"two": "m:D"}})
     host = Registry(importlib_metadata.distributions(path=[str(first.folder), str(second.folder)]), Settings())
     assert [entry.name for entry in host.shadowed()] == ["two"]
-    with pytest.raises(UnknownComponentError, match=r"plug 2\.0 offers it, but another plug hides"):
+    with pytest.raises(
+        UnknownComponentError, match=r"criteria:two of plug 2\.0 .* is hidden by another plug .*plug-1\.0"
+    ):
         host.get("criteria", "two")
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import checking, doctor, listing, running, scaffolding
+from . import checking, doctor, listing, locking, running, scaffolding
 
 app = typer.Typer(
     name="genmode",
@@ -29,6 +29,7 @@ app.command("generate")(running.generate)
 app.command("doctor")(doctor.doctor)
 app.command("new")(scaffolding.new)
 app.command("check")(checking.check)
+app.command("lock")(locking.lock)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from ..errors import GenmodeError
 from .output import FAILED, JsonOption, TracebackOption, console, errors_in_one_line, print_json, waiting
 
 if TYPE_CHECKING:
+    from ..discovery import Entry
     from ..registry import ComponentInfo, Registry
 
 PACKAGES = ("genmode", "torch", "transformers", "pluggy", "pydantic")
@@ -50,6 +51,11 @@ def examine(registry: Registry) -> dict[str, Any]:
             faults.append(str(error))
         components = [_line(info, contracts.get((info.kind, info.name))) for info in _all(registry)]
         faults += [str(fault) for fault in registry.faults()]
+        shared = registry.shared_keys()
+    shadowed = registry.shadowed()
+    components += [_shadow(entry, why) for entry, why in shadowed.items()]
+    # What is broken for its lock is told already.
+    faults += [one for one in registry.unlocked() if not any(one in fault for fault in faults)]
     told = [str(warning.message) for warning in warned if not any(str(warning.message) in fault for fault in faults)]
     versions = {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES}
     faults += [f"{package} is not installed" for package, found in versions.items() if found is None]
@@ -58,8 +64,9 @@ def examine(registry: Registry) -> dict[str, Any]:
         "versions": versions,
         "components": components,
         "faults": faults,
-        "warnings": list(dict.fromkeys(told)),
-        "shadowed": [f"{e.kind}:{e.name} of {e.distribution} {e.version} ({e.path})" for e in registry.shadowed()],
+        "warnings": list(dict.fromkeys([*told, *shared])),
+        "shadowed": list(shadowed.values()),
+        "lock": registry.settings.lock or None,
     }
 
 
@@ -84,6 +91,11 @@ def _line(info: ComponentInfo, contract: int | None) -> dict[str, Any]:
     return {key: getattr(info, key) for key in keys} | {"contract_version": contract if alive else None}
 
 
+def _shadow(entry: Entry, why: str) -> dict[str, Any]:
+    known = {"state": "shadowed", "reason": why, "file": None, "seconds": None, "contract_version": None}
+    return {key: getattr(entry, key) for key in ("kind", "name", "distribution", "version", "path")} | known
+
+
 def _version(package: str) -> str | None:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -100,12 +112,15 @@ def _print(report: dict[str, Any]) -> None:
     out.print(", ".join(f"{name} {found or 'missing'}" for name, found in report["versions"].items()))
     out.print()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("kind", "name", "distribution", "version", "state", "contract", "file"):
+    for title in ("kind", "name", "distribution", "version", "state", "contract", "import ms", "file"):
         table.add_column(title, no_wrap=True)
     for line in report["components"]:
         cells = (line[key] for key in ("kind", "name", "distribution", "version", "state"))
-        table.add_row(*cells, str(line["contract_version"] or "-"), line["file"] or line["path"])
+        spent = "-" if line["seconds"] is None else f"{1000 * line['seconds']:.1f}"
+        table.add_row(*cells, str(line["contract_version"] or "-"), spent, line["file"] or line["path"])
     out.print(table)
+    if report["lock"]:
+        out.print(f"lock: {report['lock']}")
     for key in ("faults", "warnings", "shadowed"):
         for one in report[key]:
             out.print(f"{key.removesuffix('s')}: {' '.join(one.split())}")
