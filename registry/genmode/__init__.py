@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .registry import Registry, components, configure, refresh, register
     from .session import History, Session, Step
     from .settings import Settings
+    from .tracing import Trace, trace
     from .watermarking import WatermarkingConfig
 
 __version__ = "0.1.0"
@@ -54,6 +55,8 @@ __all__ = [
     "attach",
     "detach",
     "Plan",
+    "trace",
+    "Trace",
     "GenerationMixin",
     # configuration
     "GenerationConfig",
@@ -106,6 +109,7 @@ _MODULES = {
     "registry": "register components configure refresh Registry",
     "offers": "ComponentInfo",
     "settings": "Settings",
+    "tracing": "Trace trace",
     "hooks": "hookspec hookimpl",
     "errors": """GenmodeError UnknownComponentError ConflictError DisabledError PluginLoadError
         ContractVersionError LockError ParameterError UnsupportedError DecodingError CancelledError""",

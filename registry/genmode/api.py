@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
 
-from . import seam
+from . import seam, tracing
 from .call.inputs import prompt_ids
 from .call.loop import Loop
 from .call.request import build
@@ -61,15 +63,18 @@ def generate(
         ParameterError: an unknown or contradictory argument; the message names the closest key.
         DecodingError: decoding failed; `sequences` holds what had been decoded.
     """
-    named = (strategy, processors, criteria, watermark, seed, cancel)
-    if all(one is None for one in named) and seam.has_loop_of_its_own(model):
-        return _untouched(model, inputs, generation_config, streamer, tokenizer, kwargs)
-    request = build(
-        model, inputs, strategy=strategy, processors=processors, criteria=criteria, watermark=watermark, seed=seed,
-        generation_config=generation_config, streamer=streamer, tokenizer=tokenizer, cancel=cancel, compile=compile,
-        **kwargs,
-    )  # fmt: skip
-    return _through_transformers(request, Loop(request))
+    with tracing.traced_call() if tracing.tracing() else nullcontext() as clock:
+        named = (strategy, processors, criteria, watermark, seed, cancel)
+        if all(one is None for one in named) and seam.has_loop_of_its_own(model):
+            if clock is not None:
+                clock.planned(_plan_of_others(model), model)
+            return _untouched(model, inputs, generation_config, streamer, tokenizer, kwargs)
+        request = build(
+            model, inputs, strategy=strategy, processors=processors, criteria=criteria, watermark=watermark, seed=seed,
+            generation_config=generation_config, streamer=streamer, tokenizer=tokenizer, cancel=cancel,
+            compile=compile, **kwargs,
+        )  # fmt: skip
+        return _through_transformers(request, Loop(request))
 
 
 def explain(model: Any, inputs: Tensor | None = None, **kwargs: Any) -> Plan:
@@ -79,8 +84,7 @@ def explain(model: Any, inputs: Tensor | None = None, **kwargs: Any) -> Plan:
     """
     names = ("strategy", "processors", "criteria", "watermark", "seed", "cancel")
     if all(kwargs.get(name) is None for name in names) and seam.has_loop_of_its_own(model):
-        cls = type(model).__name__
-        return Plan("none", "transformers", f"{cls} brings a generate of its own", {}, engine=f"{cls}.generate")
+        return _plan_of_others(model)
     request = build(model, inputs, **kwargs)
     plan: Plan = _through_transformers(request, Loop(request, plan_only=True))
     return plan
@@ -110,7 +114,8 @@ def stream(model: Any, inputs: Tensor | None = None, *, tokenizer: Any = None, *
         except BaseException as error:
             pieces.put(error)
 
-    thread = threading.Thread(target=work, name="genmode-stream", daemon=True)
+    context = contextvars.copy_context()  # so that a trace in force here is in force there
+    thread = threading.Thread(target=context.run, args=(work,), name="genmode-stream", daemon=True)
     thread.start()
     try:
         while (piece := pieces.get()) is not end:
@@ -184,6 +189,11 @@ class GenerationMixin:
     def generate(self, inputs: Any = None, generation_config: Any = None, **kwargs: Any) -> Any:
         """See `genmode.generate`; arguments in transformers' order."""
         return _attached(self, inputs, generation_config, **kwargs)
+
+
+def _plan_of_others(model: Any) -> Plan:
+    cls = type(model).__name__
+    return Plan("none", "transformers", f"{cls} brings a generate of its own", {}, engine=f"{cls}.generate")
 
 
 def _untouched(

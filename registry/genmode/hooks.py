@@ -74,6 +74,7 @@ class Specifications:
         """The session has ended; `error` is what ended it, or None. Called once, after every begin."""
 
 
+CONTRIBUTIONS = ("genmode_processors", "genmode_criteria", "genmode_watermarkers")
 SPECIFICATIONS = tuple(sorted(name for name in vars(Specifications) if name.startswith("genmode_")))
 
 
@@ -94,6 +95,7 @@ class Relay:
         self._callers: dict[str, Callable[..., Any]] = {
             name: caller for name in SPECIFICATIONS if (caller := self._caller(name)).get_hookimpls()
         }
+        self._singly = {name: self._one_by_one(name) for name in ("genmode_resolve_strategy", *CONTRIBUTIONS)}
 
     def has(self, name: str) -> bool:
         """Whether any plugin implements the hook; costs one dictionary lookup."""
@@ -112,42 +114,64 @@ class Relay:
         caller = self._callers.get(name)
         if caller is None:
             return None if name == "genmode_resolve_strategy" else []
-        try:
-            return caller(**arguments)
-        except Exception as error:  # the plugins' code, which may raise anything
-            raise self._failure(name, error) from error
+        return self._guarded(name, caller, **arguments)
 
-    def resolve_strategy(self, flags: Mapping[str, Any], model: Any, assistant_model: Any = None) -> str | None:
-        """What `genmode_resolve_strategy` answers; GenmodeError if that is no name, or a plugin raised."""
+    def resolve_strategy(
+        self, flags: Mapping[str, Any], model: Any, assistant_model: Any = None
+    ) -> tuple[str, str] | None:
+        """What `genmode_resolve_strategy` answers and which plugin did; None if none does.
+
+        Raises:
+            GenmodeError: the answer is no name, or a plugin raised.
+        """
         name = "genmode_resolve_strategy"
-        if not self.has(name):
-            return None
-        answer = self.call(name, flags=flags, model=model, assistant_model=assistant_model)
-        if answer is not None and not isinstance(answer, str):
-            raise GenmodeError(f"{self._one_of(name)}: {name} returned {answer!r}; it has to be a name or None")
-        return answer
+        for origin, caller in self._singly[name]:
+            answer = self._guarded(name, caller, flags=flags, model=model, assistant_model=assistant_model)
+            if answer is not None and not isinstance(answer, str):
+                raise GenmodeError(f"{origin}: {name} returned {answer!r}; it has to be a name or None")
+            if answer is not None:
+                return answer, origin
+        return None
 
-    def contributions(self, name: str, call: Any) -> list[Any]:
-        """What the plugins add to a call by `genmode_processors`, `_criteria` or `_watermarkers`.
+    def contributions(self, name: str, call: Any) -> list[tuple[Any, str]]:
+        """What the plugins add to a call by one of `CONTRIBUTIONS`, each with the plugin that does.
 
         Raises:
             GenmodeError: a plugin raised, also while what it returned was iterated, or returned something
                 that cannot be iterated.
         """
-        if not self.has(name):
-            return []
-        added: list[Any] = []
-        for result in self.call(name, call=call):
-            if not isinstance(result, Iterable):
-                raise GenmodeError(
-                    f"{self._one_of(name)}: {name} returned an object of type {type(result).__name__}; "
-                    "it has to return an iterable of objects, or None"
-                )
-            try:
-                added.extend(result)  # pyright: ignore[reportUnknownArgumentType]
-            except Exception as error:  # a generator runs the plugin's code, which may raise anything
-                raise self._failure(name, error) from error
+        added: list[tuple[Any, str]] = []
+        for origin, caller in self._singly[name]:
+            for result in self._guarded(name, caller, call=call):
+                if not isinstance(result, Iterable):
+                    raise GenmodeError(
+                        f"{origin}: {name} returned an object of type {type(result).__name__}; "
+                        "it has to return an iterable of objects, or None"
+                    )
+                try:
+                    added.extend((one, origin) for one in result)  # pyright: ignore[reportUnknownVariableType]
+                except Exception as error:  # a generator runs the plugin's code, which may raise anything
+                    raise self._failure(name, error) from error
         return added
+
+    def _one_by_one(self, name: str) -> list[tuple[str, Callable[..., Any]]]:
+        """(origin, caller) of each plugin, in the order of their calls; wrappers need all in one call."""
+        implementations = list(reversed(self._caller(name).get_hookimpls()))
+        if not implementations:
+            return []
+        if any(impl.wrapper or impl.hookwrapper for impl in implementations):
+            return [(self._one_of(name), self._caller(name))]
+        plugins = [impl.plugin for impl in implementations]
+        return [
+            (impl.plugin_name, self._manager.subset_hook_caller(name, [p for p in plugins if p is not impl.plugin]))
+            for impl in implementations
+        ]
+
+    def _guarded(self, name: str, caller: Callable[..., Any], **arguments: Any) -> Any:
+        try:
+            return caller(**arguments)
+        except Exception as error:  # the plugins' code, which may raise anything
+            raise self._failure(name, error) from error
 
     def _caller(self, name: str) -> pluggy.HookCaller:
         caller: pluggy.HookCaller = getattr(self._manager.hook, name)
@@ -166,7 +190,10 @@ class Relay:
                 if _runs(impl.function, trace.tb_frame):
                     culprit = impl.plugin_name
             trace = trace.tb_next
-        return GenmodeError(f"{culprit} failed in {name}: {type(error).__name__}: {error}")
+        return GenmodeError(
+            f"{culprit} failed in {name}: {type(error).__name__}: {error}. Leave it out of the setting `hooks`, or "
+            "repair it"
+        )
 
 
 def _runs(function: Any, frame: FrameType) -> bool:

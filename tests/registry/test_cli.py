@@ -142,6 +142,13 @@ class TestGenerate:
         argv = ("generate", "-", "--model", folder, "--strategy", "prompt_lookup", "--max-new-tokens", "9")
         assert run(*argv, stdin="a b c").stdout == expected(folder, "a b c", max_new_tokens=9) + "\n"
 
+    def test_a_trace_on_stderr(self, folder: str) -> None:
+        argv = ("generate", "a b c", "--model", folder, "--greedy", "--max-new-tokens", "9", "--trace")
+        result = run(*argv)
+        assert result.stdout == expected(folder, "a b c", max_new_tokens=9) + "\n"
+        assert "strategy greedy_search (genmode " in result.stderr
+        assert read(run(*argv, "--json"))["texts"]
+
     def test_chat_template_unless_raw(self, chatty: str) -> None:
         argv = ("generate", "a b", "--model", chatty, "--max-new-tokens", "5")
         assert run(*argv).stdout == expected(chatty, "z a b y", max_new_tokens=5) + "\n"

@@ -75,12 +75,12 @@ def test_plugins_contribute_in_the_order_given() -> None:
     relay = Relay([("a", Adds(1, 2)), ("b", Adds()), ("c", Adds(3))])
     assert relay.has("genmode_processors")
     assert not relay.has("genmode_criteria")
-    assert relay.contributions("genmode_processors", None) == [1, 2, 3]
+    assert relay.contributions("genmode_processors", None) == [(1, "a"), (2, "a"), (3, "c")]
 
 
 def test_the_first_answer_that_is_not_none_wins() -> None:
     relay = Relay([("a", Answers(None)), ("b", Answers("sample")), ("c", Answers("other"))])
-    assert relay.resolve_strategy({"top_k": 3}, None) == "sample"
+    assert relay.resolve_strategy({"top_k": 3}, None) == ("sample", "b")
     assert Relay([("a", Answers(None))]).resolve_strategy({}, None) is None
     with pytest.raises(GenmodeError, match=r"^a: genmode_resolve_strategy returned 3; it has to be a name or None"):
         Relay([("a", Answers(3))]).resolve_strategy({}, None)
@@ -211,6 +211,8 @@ def test_an_ambiguous_name_that_is_switched_on_is_an_error(site: Any) -> None:
 def test_a_program_registers_its_own_hooks(host: Registry) -> None:
     assert host.hooks().origins == ()
     host.register(Adds(5), kind="hooks", name="adds")
-    assert host.hooks().contributions("genmode_processors", None) == [5]
+    ((added, origin),) = host.hooks().contributions("genmode_processors", None)
+    assert added == 5
+    assert origin.startswith("hook plugin 'adds' of this program (")
     with pytest.raises(PluginLoadError, match="no function marked"):
         host.register(SimpleNamespace(), kind="hooks", name="empty")

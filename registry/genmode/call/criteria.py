@@ -49,7 +49,8 @@ def build_stopping(
         for info in request.registry.owners(key):
             if info.kind == "criteria" and not any(one.name == info.name for one in others):
                 others.append(_as_criterion(request, info.name))
-    for given in (*request.criteria, *request.registry.hooks().contributions("genmode_criteria", request)):
+    contributed = [one for one, _ in request.registry.hooks().contributions("genmode_criteria", request)]
+    for given in (*request.criteria, *contributed):
         made = _as_criterion(request, given)
         if isinstance(made, TransformersCriterion):
             made = _native(made.call, adopters, request.tokenizer)

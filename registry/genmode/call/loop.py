@@ -27,6 +27,7 @@ from ..session.random import Noise, SeededNoise, TorchNoise, row_seeds, share_st
 from ..session.step import Step
 from ..session.stopping import Stopping
 from ..session.stream import Emitter
+from ..tracing import current_clock
 from .criteria import build_stopping
 from .engines import open_beside, open_engine
 from .processors import build_links
@@ -61,7 +62,12 @@ class Loop:
             session = open_session(
                 request, input_ids, inputs_tensor, generation_config, kwargs, chain, stopping, engine, retracts
             )
-            return decode(request, session, kwargs.get("encoder_outputs"))
+            clock = current_clock()
+            if clock is None:
+                return decode(request, session, kwargs.get("encoder_outputs"))
+            clock.planned(make_plan(request, links, stopping, others, engine, why, input_ids), request.model)
+            with clock.session(session):
+                return decode(request, session, kwargs.get("encoder_outputs"))
         finally:
             engine.close()
 
@@ -173,7 +179,9 @@ def decode(request: Request, session: Session, encoder: Any) -> Any:
     Raises:
         DecodingError: with what was decoded so far and the original error as its cause.
     """
+    clock = current_clock()
     strategy: Strategy = request.strategy(request.params)
+    strategy = strategy if clock is None else clock.strategy(strategy)
     relay = request.registry.hooks()
     failure: BaseException | None = None
     try:

@@ -31,10 +31,9 @@ def build_links(request: Request, prepared: Sequence[Any]) -> list[Link]:
         if twin is not None:
             links.remove(twin)
         links.append(link(made, OWN_RANK if twin is None else twin.rank, _origin(request, cls)))
-    for contributed in request.registry.hooks().contributions("genmode_processors", request):
-        links.append(link(as_processor(request, contributed), OWN_RANK, "a hook plugin"))
-    for contributed in request.registry.hooks().contributions("genmode_watermarkers", request):
-        links.append(link(as_processor(request, contributed), OWN_RANK, "a hook plugin"))
+    for hook in ("genmode_processors", "genmode_watermarkers"):
+        for contributed, origin in request.registry.hooks().contributions(hook, request):
+            links.append(link(as_processor(request, contributed), OWN_RANK, origin))
     for given in request.processors:
         made = as_processor(request, given)
         if isinstance(made, TransformersProcessor):

@@ -253,7 +253,7 @@ def resolve(
         raise ParameterError(f"strategy={named!r}: give a name, a Strategy class or a Strategy object")
     answer = host.hooks().resolve_strategy(flags=flags, model=model, assistant_model=assistant)
     if answer is not None:
-        return answer, "chosen by a hook plugin"
+        return answer[0], f"chosen by {answer[1]}"
     mode = transformers.GenerationConfig.get_generation_mode(flags, assistant)  # type: ignore[arg-type]
     name = str(mode.value)
     if flags["dola_layers"] is not None and name != "dola_generation":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -64,6 +65,9 @@ def generate(
     sample: SampleOption = None,
     device: DeviceOption = None,
     raw: Annotated[bool, typer.Option("--raw", help="Leave out the model's chat template.")] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Say on stderr what ran, and how long each part took.")
+    ] = False,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> None:
@@ -77,15 +81,21 @@ def generate(
         import genmode
 
         inputs = {key: value.to(loaded.device) for key, value in models.encode(text, tokenizer, raw=raw).items()}
+        with genmode.trace() if trace else nullcontext() as traced:
+            start = time.perf_counter()
+            output: Any = None
+            if as_json:
+                output = genmode.generate(loaded, tokenizer=tokenizer, **inputs, **options)
+            else:
+                for piece in genmode.stream(loaded, tokenizer=tokenizer, **inputs, **options):
+                    sys.stdout.write(piece)
+                    sys.stdout.flush()
+                sys.stdout.write("\n")
+            seconds = time.perf_counter() - start
+        if traced is not None:
+            typer.echo(str(traced), err=True)
         if not as_json:
-            for piece in genmode.stream(loaded, tokenizer=tokenizer, **inputs, **options):
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-            sys.stdout.write("\n")
             return
-        start = time.perf_counter()
-        output: Any = genmode.generate(loaded, tokenizer=tokenizer, **inputs, **options)
-        seconds = time.perf_counter() - start
         output = getattr(output, "sequences", output)
         skipped = 0 if loaded.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         texts = [tokenizer.decode(row[skipped:], skip_special_tokens=True) for row in output]
