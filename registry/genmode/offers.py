@@ -156,6 +156,7 @@ class Index:
     Attributes:
         slots: sorted by kind and name.
         fields: key -> components that have it, once they are loaded; by whether third parties are in it.
+        providers: loaded class -> where it comes from, for those that were asked for.
         relay: the hook plugins, once they are loaded.
         lock: the lock in force, or None.
     """
@@ -166,6 +167,7 @@ class Index:
         self.slots = slots
         self.lock = lock
         self.fields: dict[bool, dict[str, list[Key]]] = {}
+        self.providers: dict[type, tuple[Slot, Offer]] = {}
         self.relay: Relay | None = None
 
 

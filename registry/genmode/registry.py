@@ -107,6 +107,10 @@ class Registry:
         slots = self._index().slots.values()
         return tuple(slot.info(o) for k in kinds for slot in slots if slot.kind == k for o in slot.offers)
 
+    def has(self, kind: str, name: str) -> bool:
+        """Whether anything of this kind and name is installed or registered, usable or not."""
+        return (kind, name) in self._index().slots
+
     def info(self, kind: str, name: str) -> ComponentInfo:
         """The component that `get` would give, not imported; raises as `get` does short of loading it."""
         slot, offer = self._choose(kind, name)
@@ -138,11 +142,14 @@ class Registry:
     def provider(self, component: object) -> ComponentInfo | None:
         """Where a component or its class comes from; None if not from this registry."""
         wanted = component if isinstance(component, type) else type(component)
-        for slot in self._index().slots.values():
-            for offer in slot.offers:
-                if offer.found is wanted:
-                    return slot.info(offer)
-        return None
+        index = self._index()
+        if wanted not in index.providers:
+            for slot in index.slots.values():
+                for offer in slot.offers:
+                    if offer.found is wanted:
+                        index.providers[wanted] = slot, offer
+        slot_offer = index.providers.get(wanted)
+        return None if slot_offer is None else slot_offer[0].info(slot_offer[1])
 
     @overload
     def register(self, component: T, *, kind: str | None = None, name: str | None = None) -> T: ...

@@ -188,7 +188,7 @@ def named_components(host: Registry, *groups: Any) -> list[tuple[str, str]]:
     for kinds, given in zip(PLACES, groups, strict=True):
         for name in as_list(given):
             if isinstance(name, str):
-                kind = next((k for k in kinds if name in {info.name for info in host.components(k)}), kinds[0])
+                kind = next((k for k in kinds if host.has(k, name)), kinds[0])
                 found.append((kind, name))
     return found
 
