@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 CONTRACT_VERSION = 1
 """The contract that this host offers. It rises only when a plugin written for the last one would break."""
 
+OLDEST_CONTRACT = 1
+"""The oldest contract that this host still accepts: the one before, once there is one."""
+
 Kind = Literal["strategies", "processors", "criteria", "watermarkers"]
 KINDS: tuple[Kind, ...] = ("strategies", "processors", "criteria", "watermarkers")
 

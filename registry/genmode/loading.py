@@ -11,6 +11,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .deprecation import advise
 from .discovery import Entry, valid_name
 from .errors import ContractVersionError, PluginLoadError
 from .settings import REGISTERED
@@ -26,6 +27,15 @@ NOUNS = {
     "hooks": "hook plugin",
 }
 """What one of each kind is called."""
+
+
+RESERVED = frozenset({
+    "model", "inputs", "strategy", "processors", "criteria", "watermark", "seed", "generation_config", "streamer",
+    "tokenizer", "cancel", "compile", "assistant_model", "assistant_tokenizer", "synced_gpus", "logits_processor",
+    "stopping_criteria", "negative_prompt_ids", "negative_prompt_attention_mask",
+    "custom_generate", "input_ids", "inputs_embeds", "attention_mask", "past_key_values", "genmode",
+})  # fmt: skip
+"""What a call takes beside keys of the config, and what a saved config says of genmode: no names for parameters."""
 
 
 def describe(entry: Entry) -> str:
@@ -109,8 +119,10 @@ def check(found: Any, entry: Entry) -> None:
     if entry.kind == "hooks":
         from .hooks import check_plugin
 
-        _check_version(getattr(found, "contract_version", contract.CONTRACT_VERSION), entry)
+        version = getattr(found, "contract_version", contract.CONTRACT_VERSION)
+        _check_version(version, entry)
         check_plugin(found, describe(entry))
+        advise(found, describe(entry), version, contract.CONTRACT_VERSION)
         return
     bases: dict[str, tuple[type[Component], tuple[str, ...]]] = {
         "strategies": (contract.Strategy, ("decode",)),
@@ -119,20 +131,30 @@ def check(found: Any, entry: Entry) -> None:
         "watermarkers": (contract.Watermarker, ("process", "detect")),
     }
     base, methods = bases[entry.kind]
-    what = f"{describe(entry)}: {entry.value!r}"
+    what = f"{NOUNS[entry.kind]} {entry.name!r} of {home(entry, source_file(found))}: {entry.value!r}"
     if not isinstance(found, type):
-        raise PluginLoadError(f"{what} is {_article(found)}; it has to be a class derived from genmode.{base.__name__}")
+        raise PluginLoadError(
+            f"{what} is {_article(found)}; it has to be a class derived from genmode.{base.__name__}. {_ways(entry)}"
+        )
     if not issubclass(found, base):
         parents = ", ".join(parent.__name__ for parent in found.__mro__[1:-1]) or "object"
-        raise PluginLoadError(f"{what} derives from {parents}; it has to derive from genmode.{base.__name__}")
+        raise PluginLoadError(
+            f"{what} derives from {parents}; it has to derive from genmode.{base.__name__}. {_ways(entry)}"
+        )
     _check_version(found.contract_version, entry)
     for method in methods:
         inherited = next(cls for cls in found.__mro__ if method in cls.__dict__)
         if inherited.__module__ == contract.__name__:
-            raise PluginLoadError(f"{what} does not define {method}()")
+            raise PluginLoadError(f"{what} does not define {method}(). {_ways(entry)}")
     declared: Any = found.Params
     if not (isinstance(declared, type) and issubclass(declared, contract.Params)):
-        raise PluginLoadError(f"{what}: its Params has to be a class derived from genmode.Params")
+        raise PluginLoadError(f"{what}: its Params has to be a class derived from genmode.Params. {_ways(entry)}")
+    if taken := sorted(RESERVED & declared.model_fields.keys()):
+        raise PluginLoadError(
+            f"{what}: its Params has {', '.join(map(repr, taken))}, which genmode.generate takes itself, so that no "
+            f"call could ever set it; its author has to give it another name. {_ways(entry)}"
+        )
+    advise(found, what, found.contract_version or 0, contract.CONTRACT_VERSION)
 
 
 def named(component: type[Component], name: str) -> type[Component]:
@@ -154,20 +176,28 @@ def source_file(found: Any) -> str | None:
 
 
 def _check_version(version: Any, entry: Entry) -> None:
-    from .contract import CONTRACT_VERSION
+    from .contract import CONTRACT_VERSION, OLDEST_CONTRACT
 
     if version is None:
         raise ContractVersionError(
             f"{describe(entry)} does not say for which contract it was written; "
             f"its author has to add `contract_version = {CONTRACT_VERSION}` to the class"
         )
-    if version != CONTRACT_VERSION:
+    if type(version) is not int or not OLDEST_CONTRACT <= version <= CONTRACT_VERSION:
         newer = isinstance(version, int) and version > CONTRACT_VERSION
         way_out = "upgrade genmode" if newer else f"upgrade {entry.distribution}"
+        older = f" and accepts {OLDEST_CONTRACT}" if OLDEST_CONTRACT < CONTRACT_VERSION else ""
         raise ContractVersionError(
             f"{describe(entry)} was written for contract {version!r}, and this genmode offers contract "
-            f"{CONTRACT_VERSION}; {way_out}"
+            f"{CONTRACT_VERSION}{older}; {way_out}"
         )
+
+
+def _ways(entry: Entry) -> str:
+    """What a user can do about a plugin that is at fault."""
+    if entry.distribution == REGISTERED:
+        return "Correct the program"
+    return f"Upgrade or uninstall {entry.distribution}, or set block={entry.distribution!r}"
 
 
 def _article(found: Any) -> str:
