@@ -6,7 +6,6 @@ import difflib
 import json
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
