@@ -46,7 +46,7 @@ def build_stopping(
     if request.flags["stop_strings"] is not None:
         others.append(_stop_strings(request, adopters))
     for key in request.plugin_values:
-        for info in request.registry.owners(key):
+        for info in request.registry.owners(key, request.named):
             if info.kind == "criteria" and not any(one.name == info.name for one in others):
                 others.append(_as_criterion(request, info.name))
     contributed = [one for one, _ in request.registry.hooks().contributions("genmode_criteria", request)]

@@ -68,7 +68,7 @@ def switched_on(request: Request) -> list[type[LogitsProcessor]]:
     """Processors that a key of the call or of a config switches on."""
     chosen: dict[type[LogitsProcessor], None] = {}
     for key in request.plugin_values:
-        for info in request.registry.owners(key):
+        for info in request.registry.owners(key, request.named):
             cls = request.registry.get(info.kind, info.name)
             if issubclass(cls, LogitsProcessor) and cls.active == "set":
                 chosen[cls] = None

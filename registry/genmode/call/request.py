@@ -95,6 +95,8 @@ class Request:
     call: dict[str, Any]
     """Keyword arguments for transformers' `generate`."""
     config: Any
+    named: list[tuple[str, str]] = field(default_factory=list)
+    """(kind, name) of the components that the call names; a key of theirs is theirs alone."""
     processors: list[Any] = field(default_factory=list)
     criteria: list[Any] = field(default_factory=list)
     seed: int | list[int] | None = None
@@ -138,7 +140,7 @@ def build(
         cls = host.get("strategies", chosen)
     else:
         cls = chosen if isinstance(chosen, type) else type(chosen)
-    refuse_strays(host, cls, split.parameters)
+    refuse_strays(host, cls, split.parameters, named_parts)
     named = strategy is not None or flags.get("strategy") is not None
     implied = implied_flags(cls, kwargs, flags, named)
     values = {key: implied.get(key, flags.get(key)) for key in cls.Params.model_fields}
@@ -166,7 +168,7 @@ def build(
     watermarks = [mark for mark in (watermark, configured if own_scheme else None) if mark is not None]
     return Request(
         model=model, registry=host, flags=in_force, strategy=cls, name=cls.name, why=why, params=params,
-        plugin_values=plugin_values(split.parameters, given, base, host), call=call, config=config,
+        plugin_values=plugin_values(split.parameters, given, base, host, named_parts), named=named_parts, call=call, config=config,
         processors=[*as_list(processors if processors is not None else flags.get("processors")), *watermarks],
         criteria=as_list(criteria if criteria is not None else flags.get("criteria")), seed=seed,
         streamer=streamer, tokenizer=tokenizer, cancel=cancel, assistant_model=assistant,
@@ -231,14 +233,18 @@ def unknown_in_config(given: Mapping[str, Any], base: Mapping[str, Any], host: R
 
 
 def plugin_values(
-    called: Mapping[str, Any], given: Mapping[str, Any], base: Mapping[str, Any], host: Registry
+    called: Mapping[str, Any],
+    given: Mapping[str, Any],
+    base: Mapping[str, Any],
+    host: Registry,
+    named: list[tuple[str, str]],
 ) -> dict[str, Any]:
     """Values of components' keys: those of the call, else those that the configs carry."""
     found: dict[str, Any] = {}
     for source in (base, given):
         for key, value in source.items():
             foreign = not key.startswith("_") and key not in flag_defaults() and key not in NOT_FLAGS
-            if foreign and value is not None and (source is given or host.owners(key)):
+            if foreign and value is not None and (source is given or host.owners(key, named)):
                 found[key] = value
     return {**found, **called}
 
@@ -282,10 +288,12 @@ def resolve(
     return name, f"transformers' mode for {', '.join(reasons)}" if reasons else "transformers' mode without flags"
 
 
-def refuse_strays(host: Registry, cls: type[Strategy], given: Mapping[str, Any]) -> None:
+def refuse_strays(
+    host: Registry, cls: type[Strategy], given: Mapping[str, Any], named: list[tuple[str, str]]
+) -> None:  # fmt: skip
     """Refuse a parameter that only strategies have, where none of them serves the call."""
     for key in given:
-        owners = host.owners(key)
+        owners = host.owners(key, named)
         if key not in cls.Params.model_fields and owners and all(info.kind == "strategies" for info in owners):
             names = " or ".join(repr(info.name) for info in owners)
             raise ParameterError(

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..candidates import narrowing
 from ..contract import LogitsProcessor, Stage
 from ..errors import DecodingError, GenmodeError, ParameterError
+from ..loading import source_file
 from ..seam import is_own
 from .history import History
 from .pure import Pure, pure_chain
@@ -113,11 +114,27 @@ def ordered(links: Iterable[Link]) -> list[Link]:
             (one for one in stage if not any(_precedes(other, one) for other in stage if other is not one)), None
         )
         if ready is None:
-            names = ", ".join(one.name for one in stage)
-            raise ParameterError(f"processors {names} declare an order that contradicts itself; change before or after")
+            raise ParameterError(_circle(stage))
         waiting.remove(ready)
         result.append(ready)
     return result
+
+
+def _circle(stage: Sequence[Link]) -> str:
+    """Which processors of the stage, each of which waits for another, stand in a circle, and what to do."""
+    round_: list[Link] = [stage[0]]
+    while (before := next(one for one in stage if one is not round_[-1] and _precedes(one, round_[-1]))) not in round_:
+        round_.append(before)
+    round_ = round_[round_.index(before) :]
+    told = [
+        f"processor {one.name!r} of {one.origin} ({source_file(type(one.processor))}) declares "
+        f"before={one.processor.before!r}, after={one.processor.after!r}"
+        for one in sorted(round_, key=lambda one: one.name)
+    ]
+    return (
+        f"the order of processors goes round in a circle: {'; '.join(told)}. Leave one of them out of the call, or "
+        "have an author change `before` or `after`"
+    )
 
 
 def _precedes(first: Link, second: Link) -> bool:
