@@ -207,14 +207,18 @@ def _untouched(
 
 def _through_transformers(request: Any, loop: Loop) -> Any:
     """Have transformers prepare the inputs and call the loop."""
-    with torch.no_grad():
-        try:
-            return seam.plain_generate(request.model)(
-                generation_config=request.config, custom_generate=loop, **request.call
-            )
-        except IndexError as error:  # an encoder has looked up embeddings that it does not have
-            ids = prompt_ids(request.model, request.call)
-            reason = lookup_failure(request.model, ids) if isinstance(ids, Tensor) else ""
-            if not reason:
-                raise
-            raise ParameterError(reason) from error
+    grad = torch.is_grad_enabled()
+    try:
+        # Not torch.no_grad(): an interrupt inside its __enter__ would leave gradients off for good.
+        torch.set_grad_enabled(False)
+        return seam.plain_generate(request.model)(
+            generation_config=request.config, custom_generate=loop, **request.call
+        )
+    except IndexError as error:  # an encoder has looked up embeddings that it does not have
+        ids = prompt_ids(request.model, request.call)
+        reason = lookup_failure(request.model, ids) if isinstance(ids, Tensor) else ""
+        if not reason:
+            raise
+        raise ParameterError(reason) from error
+    finally:
+        torch.set_grad_enabled(grad)
