@@ -32,7 +32,7 @@ NOUNS = {
 RESERVED = frozenset({
     "model", "inputs", "strategy", "processors", "criteria", "watermark", "seed", "generation_config", "streamer",
     "tokenizer", "cancel", "compile", "assistant_model", "assistant_tokenizer", "synced_gpus", "logits_processor",
-    "stopping_criteria", "negative_prompt_ids", "negative_prompt_attention_mask",
+    "stopping_criteria",
     "custom_generate", "input_ids", "inputs_embeds", "attention_mask", "past_key_values", "genmode",
 })  # fmt: skip
 """What a call takes beside keys of the config, and what a saved config says of genmode: no names for parameters."""

@@ -10,7 +10,7 @@ import pytest
 
 import genmode
 from genmode.registry import Registry, use
-from tests.models import prompt, tiny
+from genmode.testing.models import prompt, tiny
 
 Source = Callable[..., str]
 CALL: dict[str, Any] = {**prompt("llama", 1), "max_new_tokens": 2}

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import genmode
 from genmode.cli.app import app
 from genmode.registry import Registry, use
-from tests.models import prompt, tiny
+from genmode.testing.models import prompt, tiny
 
 Source = Callable[..., str]
 KINDS = ("strategies", "processors", "criteria", "watermarkers")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import genmode
 from genmode.registry import Registry, use
-from tests.models import fresh, ids, prompt, tiny
+from genmode.testing.models import fresh, ids, prompt, tiny
 
 LENGTH = 8
 

@@ -13,7 +13,7 @@ import torch
 import genmode
 from genmode import tracing
 from genmode.registry import Registry, use
-from tests.models import ids, prompt, tiny
+from genmode.testing.models import ids, prompt, tiny
 
 INPUTS = prompt("llama", 2)
 

@@ -153,6 +153,7 @@ class Chain:
         self._reordering = self._overriding("reorder")
         self._rolling = self._overriding("rollback")
         self._proposing = self._overriding("propose")
+        self._concluding = self._overriding("conclude")
         self.stateful = bool(self._accepting or self._reordering or self._rolling)
         self.pure: Pure | None = pure_chain(self._objects, self._tail)
         """The processors as one function of the scores; None where one of them is more than that."""
@@ -220,7 +221,7 @@ class Chain:
 
     def conclude(self, sequences: Tensor) -> None:
         """The strategy has returned, and this is the result."""
-        self._tell(self._overriding("conclude"), "conclude", sequences)
+        self._tell(self._concluding, "conclude", sequences)
 
     def retract(self, history: History) -> list[Tensor | None]:
         """What each of `retracting` would take back behind these rows: `[rows]`, long, or None."""
