@@ -16,13 +16,16 @@ if TYPE_CHECKING:
         CONTRACT_VERSION,
         Component,
         Detection,
+        Evidence,
         LogitsProcessor,
+        Null,
         Params,
         Stage,
         StoppingCriterion,
         Strategy,
         Watermarker,
     )
+    from .detection import detect
     from .errors import (
         CancelledError,
         ConflictError,
@@ -51,6 +54,7 @@ __all__ = [
     # calls
     "generate",
     "stream",
+    "detect",
     "explain",
     "attach",
     "detach",
@@ -71,6 +75,8 @@ __all__ = [
     "Params",
     "Stage",
     "Detection",
+    "Evidence",
+    "Null",
     "Session",
     "Step",
     "History",
@@ -104,7 +110,8 @@ _MODULES = {
     "config": "GenerationConfig",
     "watermarking": "WatermarkingConfig",
     "contract": """CONTRACT_VERSION Component Strategy LogitsProcessor StoppingCriterion Watermarker Params
-        Stage Detection""",
+        Stage Detection Evidence Null""",
+    "detection": "detect",
     "session": "Session Step History",
     "registry": "register components configure refresh Registry",
     "offers": "ComponentInfo",

@@ -23,10 +23,11 @@ import transformers
 from transformers.generation.configuration_utils import GenerationMode
 
 from .atomic import write_text
+from .contract import is_secret
 from .errors import ParameterError
 from .needs import HEADER, check_needs, header
 from .offers import ComponentInfo, Key
-from .parameters import check_params, is_secret, select, unknown_keys
+from .parameters import check_params, select, unknown_keys
 from .registry import registry
 from .settings import closest
 from .watermarking import WatermarkingConfig

@@ -128,7 +128,7 @@ def check(found: Any, entry: Entry) -> None:
         "strategies": (contract.Strategy, ("decode",)),
         "processors": (contract.LogitsProcessor, ("process",)),
         "criteria": (contract.StoppingCriterion, ("check",)),
-        "watermarkers": (contract.Watermarker, ("process", "detect")),
+        "watermarkers": (contract.Watermarker, ("process", "evidence", "null")),
     }
     base, methods = bases[entry.kind]
     what = f"{NOUNS[entry.kind]} {entry.name!r} of {home(entry, source_file(found))}: {entry.value!r}"
@@ -142,9 +142,10 @@ def check(found: Any, entry: Entry) -> None:
             f"{what} derives from {parents}; it has to derive from genmode.{base.__name__}. {_ways(entry)}"
         )
     _check_version(found.contract_version, entry)
+    if entry.kind == "watermarkers" and _defines(found, "detect"):
+        methods = ("process",)  # a detector of its own kind
     for method in methods:
-        inherited = next(cls for cls in found.__mro__ if method in cls.__dict__)
-        if inherited.__module__ == contract.__name__:
+        if not _defines(found, method):
             raise PluginLoadError(f"{what} does not define {method}(). {_ways(entry)}")
     declared: Any = found.Params
     if not (isinstance(declared, type) and issubclass(declared, contract.Params)):
@@ -155,6 +156,12 @@ def check(found: Any, entry: Entry) -> None:
             f"call could ever set it; its author has to give it another name. {_ways(entry)}"
         )
     advise(found, what, found.contract_version or 0, contract.CONTRACT_VERSION)
+
+
+def _defines(component: type[Component], method: str) -> bool:
+    """Whether the class or one of its bases outside the contract has the method."""
+    inherited = next(cls for cls in component.__mro__ if method in cls.__dict__)
+    return not inherited.__module__.startswith("genmode.contract")
 
 
 def named(component: type[Component], name: str) -> type[Component]:

@@ -7,12 +7,12 @@ parameter of the components that own it (`Registry.owners`). None means "not set
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pydantic
 
+from .contract import is_secret
 from .errors import ConflictError, ParameterError
 from .loading import NOUNS, kind_of
 from .offers import ComponentInfo, Key, shared_key
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .contract import Component, Params
     from .registry import Registry
 
-_SECRET = re.compile(r"(^|_)(keys?|secret)$")
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
@@ -130,11 +129,6 @@ def unknown_keys(what: str, keys: Iterable[str], known: Iterable[str], registry:
         f"unknown {what} {', '.join(told)}. Allowed are keys of transformers' GenerationConfig, the model's "
         f"inputs, and parameters of the installed components{note}. `genmode list` shows these"
     )
-
-
-def is_secret(key: str) -> bool:
-    """Whether values of this key are never shown or saved: `key`, `keys`, `secret`, or ending in `_key` …"""
-    return _SECRET.search(key) is not None
 
 
 def allowed(field: FieldInfo) -> str:

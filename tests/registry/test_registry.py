@@ -156,7 +156,7 @@ def test_a_broken_plugin_is_refused_with_names_and_cause(
 
 def test_a_watermarker_needs_its_detector(site: Any, source: Source) -> None:
     site.plugin("plug", "watermarkers", "kgw", source("processors", "It").replace("LogitsProcessor", "Watermarker"))
-    with pytest.raises(PluginLoadError, match=r"does not define detect\(\)"):
+    with pytest.raises(PluginLoadError, match=r"does not define evidence\(\)"):
         site.registry().get("watermarkers", "kgw")
 
 

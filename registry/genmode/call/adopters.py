@@ -25,9 +25,11 @@ def adopters_of(host: Registry, kind: Literal["processors", "criteria"]) -> Adop
     revision, found = kept
     if kind not in found:
         classes: dict[str, list[type[Any]]] = {}
-        for info in host.components(kind):
+        # a watermarker is a processor as well
+        beside = host.components("watermarkers") if kind == "processors" else ()
+        for info in (*host.components(kind), *beside):
             if info.distribution == "genmode" and info.state in ("discovered", "loaded"):
-                cls: Any = host.get(kind, info.name)
+                cls: Any = host.get(info.kind, info.name)
                 for name in cls.replaces:
                     classes.setdefault(name, []).append(cls)
         found[kind] = classes

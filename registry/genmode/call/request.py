@@ -165,7 +165,10 @@ def build(
     own_scheme = isinstance(configured, WatermarkingConfig)
     if own_scheme:
         neutralise(config, call, "watermarking_config")
-    watermarks = [mark for mark in (watermark, configured if own_scheme else None) if mark is not None]
+    watermarks = [
+        host.get(*named_components(host, None, None, None, mark)[0]) if isinstance(mark, str) else mark
+        for mark in (*as_list(watermark), *([configured] if own_scheme else []))
+    ]
     return Request(
         model=model, registry=host, flags=in_force, strategy=cls, name=cls.name, why=why, params=params,
         plugin_values=plugin_values(split.parameters, given, base, host, named_parts), named=named_parts, call=call, config=config,

@@ -1,0 +1,1 @@
+"""Watermarkers: a scheme's processor and its detector, one scheme a module."""

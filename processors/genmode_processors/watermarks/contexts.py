@@ -1,0 +1,67 @@
+"""The tokens before each position that a scheme hashes, of rows that are decoded and of texts.
+
+All is a function of the tokens, so that beams, drafts and going back need no state. A row whose own tokens,
+left padding aside, are fewer than the context is wide is left unmarked, as if it had come alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import genmode
+
+from ..rows import columns, lengths, longest, tail, written
+
+
+def current(history: genmode.History, width: int) -> tuple[Tensor, Tensor | None]:
+    """The last `width` tokens of each row, and which rows have that many.
+
+    Returns:
+        `[rows, width]`, long, and `[rows]`, bool; None in place of that if the host knows that all have.
+    """
+    ready = lengths(history) - history.starts[:, None] >= width
+    if longest(history) < width:
+        return history.tokens.new_zeros(history.rows, width), ready[:, 0]
+    known = ready.device.type == "cpu" and bool(ready.all())
+    return tail(history, width), None if known else ready[:, 0]
+
+
+def occurrences(history: genmode.History, width: int) -> Tensor:
+    """At how many earlier positions behind the prompt each row decoded from its present context: `[rows]`, long."""
+    tokens, first = written(history), max(history.prompt, width)
+    count = tokens.shape[1] - first  # positions first .. end - 1 were decoded
+    if count <= 0:
+        return torch.zeros(history.rows, dtype=torch.long, device=tokens.device)
+    ends = tail(history, width)
+    same = columns(tokens)[:, first:] < lengths(history)
+    same = same & (history.starts[:, None] + width <= columns(tokens)[:, first:])
+    for back in range(1, width + 1):
+        same = same & (tokens[:, first - back : first - back + count] == ends[:, -back, None])
+    return same.sum(1)
+
+
+def of_texts(tokens: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The contexts of all tokens that have one.
+
+    Args:
+        tokens: `[texts, length]`, long; negative ids are padding.
+
+    Returns:
+        contexts `[n, width]`, tokens `[n]`, and where they stand: `[texts, length]`, bool.
+    """
+    there = tokens >= 0
+    where = there.clone()
+    where[:, :width] = False
+    for back in range(1, width + 1):
+        where[:, back:] &= there[:, :-back]
+    text, place = where.nonzero(as_tuple=True)
+    before = torch.arange(-width, 0, device=tokens.device)
+    return tokens[text[:, None], place[:, None] + before], tokens[text, place], where
+
+
+def laid_out(where: Tensor, values: Tensor, fill: float) -> Tensor:
+    """`values` `[n]` at the places that are true in `where`, `fill` elsewhere; of the shape of `where`."""
+    result = torch.full(where.shape, fill, dtype=values.dtype, device=where.device)
+    result[where] = values
+    return result

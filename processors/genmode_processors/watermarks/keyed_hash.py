@@ -1,0 +1,76 @@
+"""The pseudo-random numbers of genmode's own schemes: a keyed hash of a context and a token.
+
+A context is a few tokens; with the key it makes a 64-bit context key, and that one octet for each token of
+the vocabulary (eight tokens share a word of `genmode.counter`), or a bit, or 61 bits for a few tokens:
+
+    context key h_w,   h_0 = key,  h_i = word(h_{i-1}, x_i, 0)
+    octet(h, v)      = byte v mod 8 of word(h, 0, v div 8), the least significant first
+    bit(h, v)        = bit v mod 64 of word(h, 2, v div 64)
+    uniform(h, v)    = (octet(h, v) + fraction(h, v)) / 256,   fraction(h, v) = (word(h, 1, v) >> 11 + 1/2) / 2^53
+
+All of it is integer arithmetic, equal on every device. A token's number needs no other token's, so that
+detection costs nothing per word of the vocabulary, and needs no vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genmode import counter
+
+
+def number(key: int | str) -> int:
+    """A key as 64 bits, signed: integers as they are, modulo 2^64; text by BLAKE2b."""
+    if isinstance(key, str):
+        return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little", signed=True)
+    return (key + 2**63) % 2**64 - 2**63
+
+
+def context_keys(key: int, contexts: Tensor) -> Tensor:
+    """The key of each context: `[n, width]`, long, to `[n]`, int64. `key` is what `number` gives."""
+    keys = torch.full((len(contexts),), key, dtype=torch.int64, device=contexts.device)
+    for column in range(contexts.shape[1]):
+        keys = derive(keys, contexts[:, column])
+    return keys
+
+
+def derive(keys: Tensor, labels: Tensor) -> Tensor:
+    """Another key for each key and label, both `[n]`, int64."""
+    return counter.words(keys, labels.contiguous(), torch.zeros(1, dtype=torch.int64, device=keys.device))[:, 0]
+
+
+def bits(keys: Tensor, vocab: int) -> Tensor:
+    """`[rows, vocab]`, uint8: 0 or 1 for each token, for keys `[rows]`; 64 tokens share a word."""
+    words = counter.words(keys, 2, torch.arange((vocab + 63) // 64, device=keys.device)).view(torch.uint8)
+    if words.device.type == "cpu":
+        return torch.from_numpy(np.unpackbits(words.numpy(), axis=1, count=vocab, bitorder="little"))
+    shifts = torch.arange(8, dtype=torch.uint8, device=keys.device)
+    return ((words[:, :, None] >> shifts) & 1).view(len(keys), -1)[:, :vocab]
+
+
+def bit_at(keys: Tensor, tokens: Tensor) -> Tensor:
+    """`[n]`, int64: the bit of token `tokens[i]` under `keys[i]`."""
+    words = counter.words(keys, 2, (tokens >> 6)[:, None])[:, 0]
+    return (words >> (tokens & 63)) & 1
+
+
+def octets(keys: Tensor, vocab: int) -> Tensor:
+    """`[rows, vocab]`, uint8: a number of 0 .. 255 of each token, for keys `[rows]`."""
+    places = torch.arange((vocab + 7) // 8, device=keys.device)
+    return counter.words(keys, 0, places).view(torch.uint8)[:, :vocab]
+
+
+def octet_at(keys: Tensor, tokens: Tensor) -> Tensor:
+    """`[n]`, int64: the octet of token `tokens[i]` under `keys[i]`."""
+    words = counter.words(keys, 0, (tokens >> 3)[:, None])[:, 0]
+    return (words >> ((tokens & 7) * 8)) & 255
+
+
+def uniform_at(keys: Tensor, tokens: Tensor) -> Tensor:
+    """`[n]`, float64 in (0, 1): the number whose first eight bits are the octet."""
+    words = (counter.words(keys, 1, tokens[:, None])[:, 0] >> 11) & (2**53 - 1)
+    return (octet_at(keys, tokens) + (words + 0.5) * 2.0**-53) / 256
