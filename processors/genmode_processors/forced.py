@@ -49,6 +49,7 @@ class ForcedBos(genmode.LogitsProcessor):
     stage = genmode.Stage.CONSTRAINT
     after = preceding("forced_bos")
     replaces = ("ForcedBOSTokenLogitsProcessor",)
+    forces = True
 
     class Params(genmode.Params):
         forced_bos_token_id: int | None = Field(None, ge=0, description="token that comes first; none by default")
@@ -86,6 +87,7 @@ class ForcedEos(genmode.LogitsProcessor):
     stage = genmode.Stage.CONSTRAINT
     after = preceding("forced_eos")
     replaces = ("ForcedEOSTokenLogitsProcessor",)
+    forces = True
 
     class Params(genmode.Params):
         forced_eos_token_id: Annotated[tuple[int, ...], BeforeValidator(as_ints)] = Field(
@@ -140,6 +142,7 @@ class PrefixAllowedTokens(genmode.LogitsProcessor):
     stage = genmode.Stage.CONSTRAINT
     after = preceding("prefix_allowed_tokens")
     replaces = ("PrefixConstrainedLogitsProcessor",)
+    forces = True
 
     skip_checks: ClassVar[Mapping[str, str]] = {
         "no_synchronisation": "the caller's function is called on the host",

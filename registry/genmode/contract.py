@@ -110,10 +110,13 @@ class Strategy(Component):
             {"rollback", "reorder", "level", "hidden_states", "attentions"}. A model that cannot is refused
             before it runs. Under "reorder" (beams) and "level" (rows of one length throughout, as `step.look`
             asks for) processors take nothing back.
+        weighs: True if it takes tokens for other reasons than their scores as well, as contrastive search
+            does, so that a processor which leaves one token of a row may be overruled.
     """
 
     flags: ClassVar[Mapping[str, Any]] = {}
     needs: ClassVar[frozenset[str]] = frozenset()
+    weighs: ClassVar[bool] = False
 
     @classmethod
     def validate(cls, params: Any, call: Mapping[str, Any]) -> None:
@@ -173,6 +176,7 @@ class LogitsProcessor(Component):
             random numbers, no look at a tensor from the host. A device records a chain of such processors once
             and replays it.
         waits: whether the host waits for the chosen tokens of each step on a device; `explain` says so.
+        forces: True if it may leave a row one token alone, so that nothing behind it has a choice.
     """
 
     stage: ClassVar[Stage] = Stage.GUIDANCE
@@ -182,6 +186,7 @@ class LogitsProcessor(Component):
     replaces: ClassVar[tuple[str, ...]] = ()
     pure: ClassVar[bool] = False
     waits: ClassVar[bool] = False
+    forces: ClassVar[bool] = False
 
     @classmethod
     def adopt(cls, processor: Any) -> LogitsProcessor | None:

@@ -33,6 +33,7 @@ class Plan:
         engine_why: why this engine and no faster one; empty for the fastest.
         rows: how many rows are decoded.
         random: where random numbers come from.
+        notes: what a combination of the call costs, such as a watermark's promise under a strategy.
     """
 
     strategy: str

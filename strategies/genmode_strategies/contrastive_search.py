@@ -32,6 +32,7 @@ class ContrastiveSearch(genmode.Strategy):
     paper = "Su et al. 2022, A Contrastive Framework for Neural Text Generation, https://arxiv.org/abs/2202.06417"
     flags: ClassVar[Mapping[str, Any]] = {"num_beams": 1, "do_sample": False, "top_k": 4}
     needs: ClassVar[frozenset[str]] = frozenset({"hidden_states", "rollback", "level"})
+    weighs = True
 
     class Params(genmode.Params):
         """Parameters of contrastive search."""

@@ -23,7 +23,7 @@ so that the null is the exact convolution of one token's distribution; for log-l
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -219,18 +219,11 @@ class SynthId(genmode.Watermarker):
         shares = (4 * (coins.double().mean(0) - 0.5)).clamp(0.001, 0.999)
         return tuple(shares.logit().tolist())
 
-    @property
-    def _weights(self) -> Tensor:
-        """The weighted mean's integer weights: 10 (depth - 1) - 9 l, and 1 if there is one layer; `[depth]`."""
-        if self.depth == 1:
-            return torch.ones(1, dtype=torch.float64)
-        return 10.0 * (self.depth - 1) - 9.0 * torch.arange(self.depth, dtype=torch.float64)
-
     def _says(self, coins: Tensor) -> Tensor:
         """What coins `[n, depth]`, float64, say for the mark: `[n]`."""
         beta, delta = self.params.synthid_beta, self.params.synthid_delta
         if beta is None:
-            return coins @ self._weights
+            return coins @ _weights(self.depth)
         logits = torch.tensor(beta, dtype=torch.float64).expand(len(coins), -1)
         if delta is not None:
             logits = logits + coins @ torch.tensor(delta, dtype=torch.float64).tril(-1).T
@@ -243,13 +236,7 @@ class SynthId(genmode.Watermarker):
     @cached_property
     def _null(self) -> Lattice:
         if self.params.synthid_beta is None:
-            shares = np.ones(1)
-            for weight in self._weights.long().tolist():
-                grown = np.zeros(len(shares) + weight)
-                grown[: len(shares)] = shares / 2
-                grown[weight:] += shares / 2
-                shares = grown
-            return Lattice(shares)
+            return _mean_null(self.depth)
         if self.depth <= PATTERNS:
             patterns = (torch.arange(2**self.depth)[:, None] >> torch.arange(self.depth)) & 1
         else:
@@ -259,6 +246,24 @@ class SynthId(genmode.Watermarker):
         spacing = max(float(values.max()) - first, 1e-9) / ROUNDS
         counts = np.bincount(np.rint((values - first) / spacing).astype(np.int64), minlength=ROUNDS + 1)
         return Lattice(counts.astype(np.float64), first, spacing)
+
+
+def _weights(depth: int) -> Tensor:
+    """The weighted mean's integer weights: 10 (depth - 1) - 9 l, and 1 if there is one layer; `[depth]`."""
+    if depth == 1:
+        return torch.ones(1, dtype=torch.float64)
+    return 10.0 * (depth - 1) - 9.0 * torch.arange(depth, dtype=torch.float64)
+
+
+@lru_cache(maxsize=16)
+def _mean_null(depth: int) -> Lattice:
+    shares = np.ones(1)
+    for weight in _weights(depth).long().tolist():
+        grown = np.zeros(len(shares) + weight)
+        grown[: len(shares)] = shares / 2
+        grown[weight:] += shares / 2
+        shares = grown
+    return Lattice(shares)
 
 
 _LOWEST = torch.finfo(torch.float32).min

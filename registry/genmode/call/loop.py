@@ -28,6 +28,7 @@ from ..session.step import Step
 from ..session.stopping import Stopping
 from ..session.stream import Emitter
 from ..tracing import current_clock
+from . import marks
 from .criteria import build_stopping
 from .engines import open_beside, open_engine
 from .processors import build_links
@@ -48,6 +49,7 @@ class Loop:
         request = self.request
         kwargs.pop("synced_gpus", None)
         links = build_links(request, logits_processor)
+        told = marks.notes(request, links, generation_config)
         stopping, others = build_stopping(request, stopping_criteria, generation_config, input_ids.device)
         needs, chain = request.strategy.needs, Chain(links)
         retracts = bool(chain.retracting) and not needs & {"reorder", "level"}
@@ -58,14 +60,16 @@ class Loop:
         engine, why = open_engine(request, input_ids, generation_config, kwargs, stopping.max_length, rewinds)
         try:
             if self.plan_only:
-                return make_plan(request, links, stopping, others, engine, why, input_ids)
+                return make_plan(request, links, stopping, others, engine, why, input_ids, told)
+            for note in told:
+                warnings.warn(note, UserWarning, stacklevel=2)
             session = open_session(
                 request, input_ids, inputs_tensor, generation_config, kwargs, chain, stopping, engine, retracts
             )
             clock = current_clock()
             if clock is None:
                 return decode(request, session, kwargs.get("encoder_outputs"))
-            clock.planned(make_plan(request, links, stopping, others, engine, why, input_ids), request.model)
+            clock.planned(make_plan(request, links, stopping, others, engine, why, input_ids, told), request.model)
             with clock.session(session):
                 return decode(request, session, kwargs.get("encoder_outputs"))
         finally:
@@ -73,7 +77,14 @@ class Loop:
 
 
 def make_plan(
-    request: Request, links: list[Link], stopping: Stopping, criteria: list[str], engine: Engine, why: str, ids: Tensor
+    request: Request,
+    links: list[Link],
+    stopping: Stopping,
+    criteria: list[str],
+    engine: Engine,
+    why: str,
+    ids: Tensor,
+    notes: tuple[str, ...] = (),
 ) -> Plan:
     """The plan of a call that is not run."""
     infos = [info for info in request.registry.components("strategies") if info.name == request.name]
@@ -91,10 +102,13 @@ def make_plan(
         engine_why=why,
         rows=ids.shape[0],
         random="torch's generator" if request.seed is None else "a seed for each row",
-        notes=tuple(
-            f"{one.name} needs the chosen tokens on the host, which waits for them in each step"
-            for one in links
-            if one.processor.waits
+        notes=(
+            *notes,
+            *(
+                f"{one.name} needs the chosen tokens on the host, which waits for them in each step"
+                for one in links
+                if one.processor.waits
+            ),
         ),
     )
 

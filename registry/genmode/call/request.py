@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import transformers
 
@@ -140,7 +140,8 @@ def build(
         cls = host.get("strategies", chosen)
     else:
         cls = chosen if isinstance(chosen, type) else type(chosen)
-    refuse_strays(host, cls, split.parameters, named_parts)
+    unmarked = watermark is None and processors is None
+    refuse_strays(host, cls, split.parameters, named_parts, unmarked)
     named = strategy is not None or flags.get("strategy") is not None
     implied = implied_flags(cls, kwargs, flags, named)
     values = {key: implied.get(key, flags.get(key)) for key in cls.Params.model_fields}
@@ -163,6 +164,8 @@ def build(
         heal(model, call, tokenizer)
     configured = in_force["watermarking_config"]
     own_scheme = isinstance(configured, WatermarkingConfig)
+    if isinstance(configured, dict) and "scheme" in configured:
+        configured, own_scheme = WatermarkingConfig.from_dict(cast("dict[str, Any]", configured)), True
     if own_scheme:
         neutralise(config, call, "watermarking_config")
     watermarks = [
@@ -292,11 +295,17 @@ def resolve(
 
 
 def refuse_strays(
-    host: Registry, cls: type[Strategy], given: Mapping[str, Any], named: list[tuple[str, str]]
-) -> None:  # fmt: skip
-    """Refuse a parameter that only strategies have, where none of them serves the call."""
+    host: Registry, cls: type[Strategy], given: Mapping[str, Any], named: list[tuple[str, str]], unmarked: bool = False
+) -> None:
+    """Refuse a parameter that only strategies have, or only watermarkers, where none of them serves the call."""
     for key in given:
         owners = host.owners(key, named)
+        if unmarked and owners and all(info.kind == "watermarkers" for info in owners):
+            names = " or ".join(repr(info.name) for info in owners)
+            raise ParameterError(
+                f"{key} is a parameter of watermarker {names}, and the call names none; give "
+                f"watermark={owners[0].name!r}, or leave {key} out"
+            )
         if key not in cls.Params.model_fields and owners and all(info.kind == "strategies" for info in owners):
             names = " or ".join(repr(info.name) for info in owners)
             raise ParameterError(

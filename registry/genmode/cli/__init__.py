@@ -1,4 +1,4 @@
-"""The command line: `genmode list`, `show`, `explain`, `generate`, `doctor`, `new` and `check`."""
+"""The command line: `genmode list`, `show`, `explain`, `generate`, `detect`, `doctor`, `new`, `check` and `lock`."""
 
 from .app import main
 

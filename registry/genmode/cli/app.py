@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import checking, doctor, listing, locking, running, scaffolding
+from . import checking, detecting, doctor, listing, locking, running, scaffolding
 
 app = typer.Typer(
     name="genmode",
@@ -26,6 +26,7 @@ app.command("list")(listing.list_components)
 app.command("show")(listing.show)
 app.command("explain")(running.explain)
 app.command("generate")(running.generate)
+app.command("detect")(detecting.detect)
 app.command("doctor")(doctor.doctor)
 app.command("new")(scaffolding.new)
 app.command("check")(checking.check)
