@@ -1,6 +1,6 @@
 """How well each watermark is found in SmolLM2's text, what it costs, and what survives edits.
 
-    python benchmarks/watermark_power.py [--rows 64] [--texts FILE] [--threads 1] [--out FOLDER]
+    python benchmarks/watermark_power.py [--rows 64] [--texts FILE] [--docs FILE] [--out FOLDER]
 
 Every scheme continues the same prompts by 200 tokens, sampled at temperature 0.7 and at 1 without truncation, and the
 detector reads the first 50, 100 and 200 of them: the share that is found at 1% false positives. `--texts` keeps the
@@ -11,15 +11,17 @@ texts, each read under keys of its own until there are at least 1,000 readings. 
 tokens, at random places; a replacement is a random token of the unmarked texts. SWEET and EWD read the model's
 predictions with the prompt; for edited texts they run the model on half of the rows.
 
-The closed form, where there is one, is computed from what the model predicted for the unmarked texts: with p the mass
-of the green half, a biased step is green with probability a p / (a p + 1 - p), a = exp(bias) (KGW, EWD, Unigram), and
-the p are drawn from the model's own predictions under random green lists; the Gumbel evidence of a token v is Exp(1)
-times 1 / p(v) in expectation (sum over v of p(v) psi-sums). See docs/watermarks.md.
+The closed form is computed at temperature 1 from what the model predicted for the unmarked texts, and takes the sum as
+normal. Gumbel: a token of probability p that was drawn has evidence of mean psi(1 + 1/p) - psi(1) and variance
+pi^2 / 6 - psi'(1 + 1/p). KGW: by theorem 4.2 of Kirchenbauer et al. 2023 a
+step of spike entropy S is green with probability at least gamma a S / (1 + (a - 1) gamma), a = exp(bias), which gives
+a lower bound. Tokens that repeat a draw are not taken off.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from pathlib import Path
@@ -28,12 +30,13 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from common import parser
+from common import parser, save, table
 from torch import Tensor
 
 import genmode
 from genmode.demo import load_demo
-from genmode.detection import judge
+from genmode.detection import judge, read_gist
+from genmode.nulls import Bernoulli, Exponential
 
 SUBJECTS = (
     "the river", "an old lighthouse", "the city of Lisbon", "a school garden", "the printing press", "solar panels",
@@ -144,6 +147,7 @@ def main() -> None:
     arguments.add_argument("--rows", type=int, default=64, help="texts for each scheme and temperature")
     arguments.add_argument("--texts", type=Path, help="file that keeps the texts")
     arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--docs", type=Path, help="page whose tables are written anew")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     model, tokenizer = load_demo()
@@ -151,8 +155,99 @@ def main() -> None:
     report(options, model, tokenizer, texts)
 
 
+def predicted(name: str, plain: dict[str, Tensor], length: int) -> float | None:
+    """The closed form's share of texts that are found, at temperature 1; None where there is none."""
+    if name == "gumbel":
+        odds = (-plain["log_share"][:, :length].double()).exp()  # 1 / p
+        mean = (torch.special.digamma(1 + odds) + 0.5772156649015329).sum(1)
+        variance = (math.pi**2 / 6 - torch.special.polygamma(1, 1 + odds)).sum(1)
+        low, high = float(length), 4.0 * length
+        for _ in range(60):
+            middle = (low + high) / 2
+            sums = torch.full((length,), middle / length, dtype=torch.float64)
+            low, high = (middle, high) if Exponential().tail(sums, None) > FPR else (low, middle)
+        return float(torch.special.ndtr((mean - high) / variance.sqrt()).mean())
+    if name == "kgw":
+        gamma, gain = SCHEMES[name]["greenlist_ratio"], math.exp(SCHEMES[name]["bias"])
+        green = (gamma * gain / (1 + (gain - 1) * gamma) * plain["ewd"][:, :length].double()).clamp(max=1)
+        ones = torch.ones(length, dtype=torch.float64)
+        least = next(
+            k for k in range(length + 1) if Bernoulli(gamma).tail(ones * (torch.arange(length) < k), None) <= FPR
+        )
+        spread = (green * (1 - green)).sum(1).sqrt()
+        return float(torch.special.ndtr((green.sum(1) - least + 0.5) / spread).mean())
+    return None
+
+
+def false_positives(name: str, texts: dict[str, Any], vocab: int) -> tuple[int, int]:
+    """How many readings of unmarked texts say that there is a mark, and of how many."""
+    wrong = total = 0
+    for temperature in TEMPERATURES:
+        plain = texts[f"None {temperature}"]
+        rows = len(plain["tokens"])
+        for number in range(math.ceil(READINGS / rows / len(TEMPERATURES))):
+            for row in range(rows):
+                key = 10**6 * (number + 1) + 1000 * int(10 * temperature) + row
+                gist = plain[name][row : row + 1] if name in plain else None
+                one = found(name, plain["tokens"][row : row + 1], gist, key, vocab)[0]
+                wrong, total = wrong + bool(one.marked), total + 1
+    return wrong, total
+
+
 def report(options: argparse.Namespace, model: Any, tokenizer: Any, texts: dict[str, Any]) -> None:
-    raise SystemExit("texts are written")
+    vocab = int(model.config.vocab_size)
+    generator = torch.Generator().manual_seed(0)
+    heads = tokenizer(texts["prompts"])["input_ids"]
+    rows: list[dict[str, Any]] = []
+    rates: list[dict[str, Any]] = []
+    for name in SCHEMES:
+        wrong, total = false_positives(name, texts, vocab)
+        rates.append({"scheme": name, "readings": total, "called marked": wrong, "share": wrong / total})
+        for temperature in TEMPERATURES:
+            mine, plain = texts[f"{name} {temperature}"], texts[f"None {temperature}"]
+            row: dict[str, Any] = {"scheme": name, "temperature": temperature}
+            for length in LENGTHS:
+                gist = mine[name][:, :length] if name in mine else None
+                row[f"{length} tokens"] = share(found(name, mine["tokens"][:, :length], gist, KEY, vocab))
+            closed = predicted(name, plain, 200) if temperature == 1 else None
+            row["closed form, 200"] = closed if closed is not None else ""
+            row["perplexity"] = math.exp(-float(mine["log_share"].mean()))
+            row["unmarked"] = math.exp(-float(plain["log_share"].mean()))
+            for how in ("delete", "replace"):
+                changed = edited(mine["tokens"], plain["tokens"], how, generator)
+                gist = None
+                if name in mine:
+                    changed = changed[: len(changed) // 2]
+                    reader = config(name, KEY).build()
+                    parts = [
+                        read_gist(reader, model, some, heads[i : i + len(some)])
+                        for i in range(0, len(changed), 8)
+                        for some in (changed[i : i + 8],)
+                    ]
+                    gist = torch.cat(parts)
+                row[f"{how} 10%"] = share(found(name, changed, gist, KEY, vocab))
+            rows.append(row)
+            print(row, flush=True)
+    table("found at 1% false positives", rows)
+    table("text that is not marked", rates)
+    size = len(texts["None 1.0"]["tokens"])
+    save(options.out / "watermark-power.json", {"texts of each kind": size, "found": rows, "unmarked": rates})
+    if options.docs is not None:
+        page = options.docs.read_text(encoding="utf-8")
+        for mark, some in (("power", rows), ("rates", rates)):
+            head, _, rest = page.partition(f"<!-- {mark}: begin -->\n")
+            _, _, tail = rest.partition(f"<!-- {mark}: end -->")
+            page = f"{head}<!-- {mark}: begin -->\n{markdown(some)}<!-- {mark}: end -->{tail}"
+        options.docs.write_text(page, encoding="utf-8")
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A table of rows with equal keys."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    for row in rows:
+        cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

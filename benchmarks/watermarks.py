@@ -70,7 +70,6 @@ def cases(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     generator = torch.Generator().manual_seed(1)
     scores = torch.randn(rows, vocab, generator=generator) * 3
     work = torch.empty_like(scores)
-    cpu = torch.device("cpu")
     made: dict[str, Callable[[], Any]] = {}
 
     def add(name: str, build: Callable[..., Callable[[], Any]], processor: Any, new: bool = True) -> None:

@@ -1,6 +1,6 @@
 """Penalties, constraints and criteria on one small case, for any device.
 
-Left out are those that call back to the host at every step: allowed prefixes and patterns.
+Left out are those that need the host at every step: allowed prefixes, patterns, and KGW's permutations.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from genmode_processors import (
     validity,
 )
 from genmode_processors import criteria as stop
+from genmode_processors.watermarks import ewd, gumbel, permute_and_flip, reweight, sweet, synthid, unigram
 
 ROWS = [[0, 9, 9, 1, 2, 3, 1, 2, 5], [9, 9, 4, 1, 1, 1, 6, 1, 1], [9, 7, 8, 3, 3, 2, 1, 3, 2]]
 PROMPT, STARTS, VOCAB = 3, [1, 2, 1], 270
@@ -63,6 +64,14 @@ PROCESSORS: dict[str, Callable[[], Any]] = {
     ),
     "thinking_budget": lambda: budgets.ThinkingBudget(thinking_budget=2, think_start=[1], think_end=[4, 8]),
     "renormalise": lambda: validity.Renormalise(),
+    "unigram": lambda: unigram.Unigram(key=5),
+    "sweet": lambda: sweet.Sweet(key=5),
+    "ewd": lambda: ewd.Ewd(key=5),
+    "gumbel": lambda: gumbel.Gumbel(key=5),
+    "permute_and_flip": lambda: permute_and_flip.PermuteAndFlip(key=5),
+    "unbiased": lambda: reweight.Unbiased(key=5),
+    "dip": lambda: reweight.Dip(key=5),
+    "synthid": lambda: synthid.SynthId(key=5, depth=3),
 }
 
 CRITERIA: dict[str, Callable[[], Any]] = {

@@ -68,8 +68,8 @@ class Choice(genmode.Watermarker):
         if scores.device.type != "cpu" or scores.dtype != torch.float32:
             return self.among_all(scores, keys)
         rows, vocab = scores.shape
-        # a sum over some of the tokens is a lower bound, and nearly always close
-        some = scores[:, : max(1, vocab // 8)].logsumexp(-1, keepdim=True)
+        # a sum over half of the tokens is a lower bound, and nearly always close
+        some = scores[:, : (vocab + 1) // 2].logsumexp(-1, keepdim=True)
         floor = torch.maximum(some, scores.amax(-1, keepdim=True)) - FLOOR
         flat = scores.numpy().ravel()
         near = np.flatnonzero(scores.numpy() >= (floor - (BELOW - FLOOR)).numpy())

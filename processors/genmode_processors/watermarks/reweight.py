@@ -122,9 +122,10 @@ class Reweight:
         halves = torch.stack([mass - high, high], 1).clamp_(min=0)  # [rows, 2, blocks]
         total, ends = halves.sum((1, 2)), halves.cumsum(2)
         down = (counter.words(keys, 3, torch.zeros(1, dtype=torch.int64, device=keys.device))[:, 0] & 1).bool()
-        cuts = [self._cut(bound * total, ends, down) for bound in (alpha, 1 - alpha)]
+        bounds, times = ((0.5,), 2) if alpha == 0.5 else ((alpha, 1 - alpha), 1)
+        cuts = [self._cut(bound * total, ends, down, times) for bound in bounds]
 
-        factor = torch.stack([cut.factor for cut in cuts]).sum(0)  # [rows, 2, blocks]
+        factor = cuts[0].factor if len(cuts) == 1 else cuts[0].factor + cuts[1].factor  # [rows, 2, blocks]
         rows = rows & ~total.isnan()  # a row that is masked throughout has no order
         change = factor.log().masked_fill_(~rows[:, None, None], 0.0)
         low, high_change = (change[:, side, :, None].contiguous().view(torch.int32) for side in (0, 1))
@@ -135,41 +136,43 @@ class Reweight:
             inner = mine.gather(1, side)
             for other in cuts:
                 inner += other.above * ((other.block == cut.block)[:, None] & (side == other.side[:, None]))
-            logs = inner.log().masked_fill_(~rows[:, None], 0.0).float().view(torch.int32)
+            logs = inner.log().masked_fill_(~rows[:, None], 0.0).view(torch.int32)
             self.change.scatter_(1, cut.place, logs[:, None])
         return scores.add_(self.change.view(torch.float32).view(flat)[:, :vocab])
 
-    def _cut(self, target: Tensor, ends: Tensor, down: Tensor) -> Cut:
+    def _cut(self, target: Tensor, ends: Tensor, down: Tensor, times: int) -> Cut:
         """Where along the order the mass `target` `[rows]` is reached; `ends` `[rows, 2, blocks]` is cumulated by id."""
         blocks = ends.shape[2]
-        side = (target >= ends[:, 0, -1]).long()
+        first = ends[:, 0, -1]
+        side = (target >= first).long()
         mine = ends.gather(1, side[:, None, None].expand(-1, 1, blocks))[:, 0]  # [rows, blocks]
-        inner = target - side * ends[:, 0, -1]
+        inner = target - side * first
         inner = torch.where(down, mine[:, -1] - inner, inner).clamp_(min=0)  # from the lowest id on
         block = (mine <= inner[:, None]).sum(1).clamp_(max=blocks - 1)
         number = torch.arange(blocks, device=ends.device)
         later = torch.where(down[:, None], number < block[:, None], number > block[:, None])
         sides = torch.arange(2, device=ends.device)
         here, beyond = (sides == side[:, None])[:, :, None], (sides > side[:, None])[:, :, None]
-        factor = torch.where(here, later[:, None], beyond).float()
+        factor = torch.where(here, later[:, None], beyond).float().mul_(times)
 
-        before = torch.where(block > 0, mine.gather(1, (block - 1).clamp(min=0)[:, None])[:, 0], 0.0)
-        index = block[:, None, None].expand(-1, 1, BLOCK)
-        late = self.lates.gather(1, index)[:, 0].double()
-        part = torch.where(side[:, None] == 1, late, self.shares.gather(1, index)[:, 0] - late)
-        lower = before[:, None] + part.cumsum(1) - part
+        place = block[:, None, None].expand(-1, 1, BLOCK)
+        late = self.lates.gather(1, place)[:, 0].double()
+        part = torch.where(side[:, None] == 1, late, self.shares.gather(1, place)[:, 0] - late)
+        before = mine.gather(1, block[:, None]) - part.sum(1, keepdim=True)
+        lower = before + part.cumsum(1) - part
         below = ((inner[:, None] - lower) / part.clamp(min=1e-300)).clamp_(0, 1)  # what of the token lies below, by id
-        return Cut(side, block, index, torch.where(down[:, None], below, 1 - below).float(), factor)
+        above = torch.where(down[:, None], below, 1 - below).float().mul_(times)
+        return Cut(side, block, place, above, factor)
 
 
 class Cut(NamedTuple):
-    """A point of the order: everything above it counts once more.
+    """A point of the order: everything above it counts once more, or twice where two points are one.
 
     Attributes:
         side, block: `[rows]`, long: the half and the block of ids that it lies in.
         place: `[rows, 1, BLOCK]`, the block for `gather`.
-        above: `[rows, BLOCK]`, float32: how much of each of the block's tokens of that half lies above.
-        factor: `[rows, 2, blocks]`, float32: 1 where a whole half of a block lies above, 0 in this very one.
+        above: `[rows, BLOCK]`, float32: how often each of the block's tokens of that half counts more.
+        factor: `[rows, 2, blocks]`, float32: the same for each half of each block, 0 in this very one.
     """
 
     side: Tensor

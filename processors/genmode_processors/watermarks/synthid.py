@@ -117,6 +117,9 @@ class SynthId(genmode.Watermarker):
 
     # marking ---------------------------------------------------------------------------------------
 
+    def begin(self, session: genmode.Session) -> None:
+        self._coins(torch.zeros(1, dtype=torch.long, device=session.device), session.vocab_size)
+
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         hashes, fresh = self._contexts(history)
         coins = self._coins(hashes, scores.shape[1])
@@ -148,16 +151,15 @@ class SynthId(genmode.Watermarker):
 
     def _coins(self, hashes: Tensor, vocab: int) -> Any:
         """A function of the layer that gives its coins, `[rows, vocab]`, float32, new each time."""
-        table = self.table(hashes.device)
-        size = len(table)
+        table, size = self.table(hashes.device), self.params.sampling_table_size
+        keys = self.keys = self.keys.to(hashes.device)
         if size & (size - 1):
             word = lcg(hashes[:, None].expand(-1, vocab), torch.arange(vocab, device=hashes.device)[None, :, None])
-            keys = self.keys.to(hashes.device)
             return lambda layer: table[lcg(word, keys[layer].view(1, 1, 1)) % size].float()
         if self._layers is None or self._layers.shape[1] != size + vocab or self._layers.device != hashes.device:
             sums = torch.arange(size + vocab, device=hashes.device)
             words = lcg(torch.zeros_like(sums), sums[:, None])
-            layers = [lcg(words, key.to(hashes.device).view(1, 1)) % size for key in self.keys]
+            layers = [lcg(words, key.view(1, 1)) % size for key in keys]
             self._layers = torch.stack([table[layer].float() for layer in layers])
         views = self._layers.unfold(1, vocab, 1)  # [depth, size + 1, vocab]
         offsets = hashes & (size - 1)

@@ -125,6 +125,7 @@ def run(
 
     reads = registry().get("watermarkers", mark.scheme).reads_model
     loaded: Any = None
+    words: Any = None
     if reads or model is not None or tokenizer is None:
         loaded, words = models.load(model, device)
     if tokenizer is not None:

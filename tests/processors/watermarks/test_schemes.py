@@ -14,8 +14,8 @@ from torch import Tensor
 import genmode
 from genmode.detection import judge
 from genmode_processors.watermarks import keyed_hash
-from genmode_processors.watermarks.contexts import occurrences
 from genmode_processors.watermarks.choice import Choice
+from genmode_processors.watermarks.contexts import occurrences
 from genmode_processors.watermarks.kgw import Kgw, best_candidates
 
 from ..rows_support import build
