@@ -94,7 +94,9 @@ def config(name: str, key: int, **more: Any) -> genmode.WatermarkingConfig:
     return genmode.WatermarkingConfig(name, key=key, **{**SCHEMES[name], **more})
 
 
-def generate(model: Any, tokenizer: Any, rows: int, kept: Path | None) -> dict[str, Any]:
+def generate(
+    model: Any, tokenizer: Any, rows: int, kept: Path | None, temperatures: tuple[float, ...] = TEMPERATURES
+) -> dict[str, Any]:
     """All texts: by scheme and temperature, tokens `[rows, 200]` and what the observer kept."""
     prompts = [opening.format(subject) for opening in OPENINGS for subject in SUBJECTS][:rows]
     if rows > len(prompts):
@@ -104,7 +106,7 @@ def generate(model: Any, tokenizer: Any, rows: int, kept: Path | None) -> dict[s
     texts: dict[str, Any] = torch.load(kept) if kept is not None and kept.exists() else {"prompts": prompts}
     if texts["prompts"] != prompts:
         raise SystemExit(f"{kept} has texts of {len(texts['prompts'])} prompts; give --rows {len(texts['prompts'])}")
-    for temperature in reversed(TEMPERATURES):
+    for temperature in reversed(temperatures):
         for name in (None, *SCHEMES):
             if f"{name} {temperature}" in texts:
                 continue

@@ -24,7 +24,7 @@ so that the null is the exact convolution of one token's distribution; for log-l
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class SynthId(genmode.Watermarker):
         if self.params.keys is not None:
             self.keys = torch.tensor([_signed(key) for key in self.params.keys])
         else:
-            seed = keyed_hash.number(self.params.key)
+            seed = keyed_hash.number(cast("int | str", self.params.key))
             labels = torch.arange(self.params.depth)
             self.keys = keyed_hash.derive(torch.full_like(labels, seed), labels) & (2**31 - 1)
         self.depth = len(self.keys)
