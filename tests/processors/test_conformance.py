@@ -27,6 +27,22 @@ def of(*names: str, **more: Any) -> dict[str, Any]:
     return {"params": dict(more), **dict.fromkeys(names, True)}
 
 
+def marking(*unread: str, **skip: str) -> dict[str, Any]:
+    """A watermarker under a key; `unread` says why its detector needs more than tokens."""
+    skip = {"parameters_have_defaults": "a key is a secret, and has no default", **skip}
+    if unread:
+        skip |= dict.fromkeys(DETECTION, unread[0])
+    return {"params": {"key": 20261}, "skip": skip}
+
+
+DETECTION = (
+    "detection_type", "p_values_in_range", "round_trip", "wrong_key", "false_positives", "p_values_uniform",
+    "texts_independent", "padding_ignored", "no_text", "detects_alone", "texts_untouched",
+)  # fmt: skip
+PREDICTIONS = "it is read with the model's predictions: see watermarks/test_detection.py"
+HASHED = {"cost_of_step": "it hashes and weighs every token of the vocabulary"}
+ON_CPU = {"no_synchronisation": "these reads belong to the path of the CPU; devices take another"}
+
 CASES: Mapping[str, Mapping[str, Any]] = {
     "bad_words": of(bad_words_ids=[[7], [8, 9]]),
     "banned_phrases": of(banned_phrases=["b2", "c"]),
@@ -39,6 +55,18 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "encoder_repetition_penalty": of("encoder", encoder_repetition_penalty=1.5),
     "entropy": of(stop_entropy=2.0),
     "eos": of(eos_token_id=[7]),
+    "dip": marking(**HASHED),
+    "ewd": marking(PREDICTIONS),
+    "gumbel": marking(**HASHED, **ON_CPU),
+    "kgw": marking(
+        "transformers' permutation of the vocabulary is made for a size that the call of the kit does not give",
+        no_synchronisation="transformers' generator permutes on the host, once for each new context",
+    ),
+    "permute_and_flip": marking(**HASHED, **ON_CPU),
+    "sweet": marking(PREDICTIONS),
+    "synthid": marking(**HASHED),
+    "unbiased": marking(**HASHED),
+    "unigram": marking(p_values_uniform="one list serves all texts: p-values are uniform over keys, not over texts"),
     "epsilon_cutoff": of(epsilon_cutoff=0.01),
     "eta_cutoff": of(eta_cutoff=0.01),
     "exponential_decay_length": of(exponential_decay_length_penalty=(2, 1.1)),
@@ -89,7 +117,7 @@ APART = {
 
 def cases() -> list[Case]:
     host = plain_host()
-    names = [(kind, info.name) for kind in ("processors", "criteria") for info in host.components(kind)]
+    names = [(kind, info.name) for kind in ("processors", "criteria", "watermarkers") for info in host.components(kind)]
     names = [(kind, name) for kind, name in names if name not in APART]
     return [Case(host.get(kind, name), **CASES.get(name, {})) for kind, name in names]
 

@@ -77,7 +77,7 @@ class Choice(genmode.Watermarker):
         places = torch.from_numpy(np.concatenate([near, rare[flat[rare] > -np.inf]]))
         row = places // vocab
         token = places - row * vocab
-        values = scores.view(-1)[places].double() + self.noise(keyed_hash.uniform_at(keys[row], token))
+        values = scores.reshape(-1)[places].double() + self.noise(keyed_hash.uniform_at(keys[row], token))
         best = torch.full((rows,), -torch.inf, dtype=torch.float64).scatter_reduce_(0, row, values, "amax")
         won = values == best[row]
         winners = torch.full((rows,), vocab).scatter_reduce_(0, row[won], token[won], "amin")

@@ -13,17 +13,20 @@ from typing import Any, get_args
 
 import pydantic
 
-from ..contract import CONTRACT_VERSION, KINDS
+from ..contract import CONTRACT_VERSION, KINDS, is_secret
 from ..discovery import valid_name
 from ..errors import ParameterError
 from ..loading import check as check_loadable
 from ..loading import entry_of
-from ..parameters import build_params, is_secret
+from ..parameters import build_params
 from .case import Case
 from .check import check, fail, inapplicable, require
 from .host import plain_host
 
-PUBLIC = ("genmode", "genmode.session", "genmode.candidates", "genmode.selection", "genmode.errors", "genmode.testing")
+PUBLIC = (
+    "genmode", "genmode.session", "genmode.candidates", "genmode.selection", "genmode.errors", "genmode.detection",
+    "genmode.nulls", "genmode.testing",
+)  # fmt: skip
 """The modules of the host that plugins may import."""
 
 

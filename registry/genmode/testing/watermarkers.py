@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..contract import Detection
-from ..parameters import is_secret
+from ..contract import Detection, is_secret
 from .case import Case
 from .check import check, fail, inapplicable, require
 from .models import VOCAB, ids

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import genmode
+from genmode.testing.models import prompt, tiny
 
-from ...models import prompt, tiny
 from .marks_support import KEY, SCHEMES
 
 NAMES = sorted({cls.name for cls, _ in SCHEMES.values()})

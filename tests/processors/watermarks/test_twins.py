@@ -11,10 +11,10 @@ import transformers
 from transformers.generation import logits_process as theirs
 
 import genmode
+from genmode.testing.models import prompt, tiny
 from genmode_processors.watermarks.kgw import Kgw
 from genmode_processors.watermarks.synthid import SynthId
 
-from ...models import prompt, tiny
 from .marks_support import past
 
 VOCAB = 300
