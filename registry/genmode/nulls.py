@@ -61,8 +61,8 @@ class Exponential:
         """Q(n, s), the regularised upper incomplete gamma function, by its finite sum for integer n."""
         # P(Erlang(n) >= s) = P(Poisson(s) < n) = sum over k < n of exp(-s) s^k / k!
         total, count = float(values.sum()), len(values)
-        if total <= 0:
-            return 1.0
+        if total <= 0 or math.isinf(total):
+            return float(total <= 0)
         k = np.arange(count)
         terms = k * math.log(total) - total - _log_factorials(max(count - 1, 0))[:count]
         top = float(terms.max())

@@ -30,6 +30,8 @@ def test_an_exponential_and_a_sum_of_two() -> None:
     # P(Erlang(2) >= s) = exp(-s) (1 + s)
     assert Exponential().tail(torch.tensor([1.0, 2.0]).double(), None) == pytest.approx(math.exp(-3) * 4)
     assert Exponential().tail(torch.zeros(3).double(), None) == 1
+    assert Exponential().tail(torch.tensor([1.0, torch.inf]).double(), None) == 0
+    assert (Exponential().least(3), Exponential().least(0)) == (0, 1)
 
 
 @pytest.mark.parametrize("count", [1, 40, 200, 1000])

@@ -1,12 +1,12 @@
 """The pseudo-random numbers of genmode's own schemes: a keyed hash of a context and a token.
 
 A context is a few tokens; with the key it makes a 64-bit context key, and that one octet for each token of
-the vocabulary (eight tokens share a word of `genmode.counter`), or a bit, or 61 bits for a few tokens:
+the vocabulary (eight tokens share a word of `genmode.counter`), or a bit, or 52 bits for a few tokens:
 
     context key h_w,   h_0 = key,  h_i = word(h_{i-1}, x_i, 0)
     octet(h, v)      = byte v mod 8 of word(h, 0, v div 8), the least significant first
     bit(h, v)        = bit v mod 64 of word(h, 2, v div 64)
-    uniform(h, v)    = (octet(h, v) + fraction(h, v)) / 256,   fraction(h, v) = (word(h, 1, v) >> 11 + 1/2) / 2^53
+    uniform(h, v)    = (octet(h, v) + fraction(h, v)) / 256,   fraction(h, v) = (word(h, 1, v) >> 20 + 1/2) / 2^44
 
 All of it is integer arithmetic, equal on every device. A token's number needs no other token's, so that
 detection costs nothing per word of the vocabulary, and needs no vocabulary.
@@ -71,6 +71,9 @@ def octet_at(keys: Tensor, tokens: Tensor) -> Tensor:
 
 
 def uniform_at(keys: Tensor, tokens: Tensor) -> Tensor:
-    """`[n]`, float64 in (0, 1): the number whose first eight bits are the octet."""
-    words = (counter.words(keys, 1, tokens[:, None])[:, 0] >> 11) & (2**53 - 1)
-    return (octet_at(keys, tokens) + (words + 0.5) * 2.0**-53) / 256
+    """`[n]`, float64 in (0, 1): the number whose first eight bits are the octet.
+
+    8 bits and 44 and the half are the 53 that float64 has, so that nothing is rounded, least of all to 1.
+    """
+    words = (counter.words(keys, 1, tokens[:, None])[:, 0] >> 20) & (2**44 - 1)
+    return (octet_at(keys, tokens).double() + (words.double() + 0.5) * 2.0**-44) / 256

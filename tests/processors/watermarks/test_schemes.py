@@ -65,6 +65,31 @@ def test_numbers_of_few_tokens_are_those_of_the_whole_vocabulary() -> None:
     assert ((uniform > 0) & (uniform < 1)).all()
 
 
+@pytest.mark.parametrize("word", [0, -1])
+def test_no_number_is_zero_or_one(word: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyed_hash.counter, "words", lambda keys, step, places: torch.full_like(places, word))
+    uniform = keyed_hash.uniform_at(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+    assert uniform.dtype == torch.float64
+    assert float(uniform if word == 0 else 1 - uniform) == 2.0**-53
+    for name in ("gumbel", "permute_and_flip"):
+        assert make(name).noise(uniform).isfinite().all()
+
+
+def test_every_token_of_a_large_vocabulary_can_win() -> None:
+    scores = torch.zeros(100, 49152)
+    for name in ("gumbel", "permute_and_flip"):
+        winners = torch.cat(
+            [
+                make(name).winners(scores, keyed_hash.context_keys(KEY, torch.arange(n, n + 100)[:, None]))
+                for n in range(0, 300, 100)
+            ]
+        )
+        assert len(winners.unique()) > 290
+        odds = keyed_hash.uniform_at(keyed_hash.context_keys(KEY, torch.arange(300)[:, None]), winners)
+        # the best of 49152 uniform numbers: 49152 (1 - r) is Exp(1), of mean 1 and error 1 / sqrt(300)
+        assert abs(float((1 - odds).mean()) * 49152 - 1) < 4 / math.sqrt(300)
+
+
 def test_octets_and_bits_are_even_and_independent_of_the_token() -> None:
     keys = keyed_hash.context_keys(KEY, torch.arange(4000)[:, None])
     counts = torch.bincount(keyed_hash.octets(keys, 64).flatten().long(), minlength=256).double()
