@@ -18,7 +18,7 @@ from .guard import in_loop, late_host, watched
 from .strategies import SEEDS, SOME_ENDS, WITH_ENDS, same
 from .traces import model_traces, quiet, same_state, shared_state, steady_memory, torch_traces, unchanged
 
-NEEDS = {"rollback", "reorder", "hidden_states", "attentions"}
+NEEDS = {"rollback", "reorder", "level", "hidden_states", "attentions"}
 FORWARDS, OPERATIONS = 4.0, 400
 """The most forwards a token, and operations of its own a step, that a strategy may take. Greedy takes 1 and 1."""
 
