@@ -213,8 +213,8 @@ def report(options: argparse.Namespace, model: Any, tokenizer: Any, texts: dict[
             for length in LENGTHS:
                 gist = mine[name][:, :length] if name in mine else None
                 row[f"{length} tokens"] = share(found(name, mine["tokens"][:, :length], gist, KEY, vocab))
-            closed = predicted(name, plain, 200) if temperature == 1 else None
-            row["closed form, 200"] = closed if closed is not None else ""
+            closed = [predicted(name, plain, length) for length in LENGTHS] if temperature == 1 else []
+            row["closed form"] = " / ".join(f"{value:.3f}" for value in closed if value is not None)
             row["perplexity"] = math.exp(-float(mine["log_share"].mean()))
             row["unmarked"] = math.exp(-float(plain["log_share"].mean()))
             for how in ("delete", "replace"):
@@ -237,12 +237,17 @@ def report(options: argparse.Namespace, model: Any, tokenizer: Any, texts: dict[
     size = len(texts["None 1.0"]["tokens"])
     save(options.out / "watermark-power.json", {"texts of each kind": size, "found": rows, "unmarked": rates})
     if options.docs is not None:
-        page = options.docs.read_text(encoding="utf-8")
-        for mark, some in (("power", rows), ("rates", rates)):
-            head, _, rest = page.partition(f"<!-- {mark}: begin -->\n")
-            _, _, tail = rest.partition(f"<!-- {mark}: end -->")
-            page = f"{head}<!-- {mark}: begin -->\n{markdown(some)}<!-- {mark}: end -->{tail}"
-        options.docs.write_text(page, encoding="utf-8")
+        write_tables(options.docs, {"power": rows, "rates": rates})
+
+
+def write_tables(path: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Put tables between the marks `<!-- NAME: begin -->` and `end` of a page."""
+    page = path.read_text(encoding="utf-8")
+    for name, rows in tables.items():
+        head, _, rest = page.partition(f"<!-- {name}: begin -->\n")
+        tail = rest.partition(f"<!-- {name}: end -->")[2]
+        page = f"{head}<!-- {name}: begin -->\n{markdown(rows)}<!-- {name}: end -->{tail}"
+    path.write_text(page, encoding="utf-8")
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

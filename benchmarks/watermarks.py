@@ -1,6 +1,6 @@
 """The cost of a watermark in one step on the CPU, against transformers' own, as ratios from one run.
 
-    python benchmarks/watermarks.py [--repeats 15] [--vocab 128256] [--rows 8] [--threads 1] [--out FOLDER]
+    python benchmarks/watermarks.py [--repeats 15] [--vocab 128256] [--rows 8] [--threads 1] [--docs FILE] [--out FOLDER]
 
 Each case is one call of the processor on `[rows, vocab]` scores that are normal numbers of deviation 3, with a
 history of 64 tokens. Every call sees new contexts ("new"), the worst case, which in KGW costs a permutation of the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,6 +22,7 @@ import torch
 from common import best_of, parser, save, table
 from torch import Tensor
 from transformers.generation import logits_process as theirs
+from watermark_power import write_tables
 
 import genmode
 
@@ -108,6 +110,7 @@ def main() -> None:
     arguments.add_argument("--vocab", type=int, default=128_256)
     arguments.add_argument("--rows", type=int, default=8)
     arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--docs", type=Path, help="page whose table is written anew")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     quick = best_of(cases(options), max(options.repeats, 15))
@@ -126,6 +129,8 @@ def main() -> None:
             }
         )
     table(f"one step, {options.rows} rows, vocabulary {options.vocab}, {options.threads} thread(s)", figures)
+    if options.docs is not None:
+        write_tables(options.docs, {"cost": figures})
     save(options.out / "watermarks-cpu.json", {"rows": options.rows, "vocab": options.vocab, "figures": figures})
 
 
