@@ -218,12 +218,7 @@ class TracedChain(Chain):
             )
             for one in chain.links
         }
-        for listeners in (
-            self._objects, self._accepting, self._reordering, self._rolling, self._proposing, self._concluding,
-            self.retracting,
-        ):  # fmt: skip
-            listeners[:] = [stands[id(one)] for one in listeners]
-        self.pure = None  # each processor is to be seen by itself
+        self.replaced(stands)
 
     def _failure(self, culprit: Any, method: str, error: Exception) -> Any:
         return super()._failure(getattr(culprit, "_it", culprit), method, error)

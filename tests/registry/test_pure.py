@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import genmode
+from genmode.session.chain import Chain, link
 from genmode.session.history import History
-from genmode.session.pure import best_processed, drawn_for_seeds, processed, pure_chain
+from genmode.session.pure import Pure, best_processed, drawn_for_seeds, processed
 from genmode.session.random import SeededNoise
 
 
@@ -33,20 +34,25 @@ class Counts(genmode.LogitsProcessor):
         return scores + history.ids.shape[1]
 
 
+def pure(*processors: genmode.LogitsProcessor) -> Pure | None:
+    """The chain of these, if it is pure."""
+    return Chain([link(one, 0, "the test") for one in processors]).pure
+
+
 def test_a_chain_equals_another_of_the_same_parameters_alone() -> None:
-    assert pure_chain([Halve(by=2.0)], 1) == pure_chain([Halve(by=2.0)], 1)
-    assert pure_chain([Halve(by=2.0)], 1) != pure_chain([Halve(by=3.0)], 1)
-    assert pure_chain([Halve()], 1) != pure_chain([Halve(), Halve()], 2)
-    assert len({pure_chain([Halve(by=by)], 1) for by in (2.0, 2.0, 3.0)}) == 2
+    assert pure(Halve(by=2.0)) == pure(Halve(by=2.0))
+    assert pure(Halve(by=2.0)) != pure(Halve(by=3.0))
+    assert pure(Halve()) != pure(Halve(), Halve())
+    assert len({pure(Halve(by=by)) for by in (2.0, 2.0, 3.0)}) == 2
 
 
 def test_what_is_not_pure_or_cannot_be_told_apart_makes_no_chain() -> None:
-    assert pure_chain([Halve(), Counts()], 2) is None
-    assert pure_chain([Halve(among=[1])], 1) is None
+    assert pure(Halve(), Counts()) is None
+    assert pure(Halve(among=[1])) is None
 
 
 def test_scores_by_hand() -> None:
-    chain = pure_chain([Halve(by=2.0), Halve(by=4.0)], 2)
+    chain = pure(Halve(by=2.0), Halve(by=4.0))
     assert chain is not None
     logits = torch.tensor([[8.0, 16.0, 0.0]])
     assert processed(logits, chain).tolist() == [[1.0, 2.0, 0.0]]
@@ -55,7 +61,7 @@ def test_scores_by_hand() -> None:
 
 
 def test_draws_for_seeds_are_those_of_the_session() -> None:
-    chain = pure_chain([], 0)
+    chain = pure()
     assert chain is not None
     keys, decoded = torch.tensor([5, 6, 7]), torch.tensor([0, 3, 9])
     logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
@@ -70,9 +76,9 @@ def test_a_failure_names_the_processor() -> None:
         def process(self, scores: torch.Tensor, history: genmode.History) -> torch.Tensor:
             raise ValueError("no")
 
-    chain = pure_chain([Broken()], 1)
+    chain = pure(Broken())
     assert chain is not None
-    with pytest.raises(genmode.DecodingError, match=r"'broken' failed in process: ValueError: no"):
+    with pytest.raises(genmode.DecodingError, match=r"'broken' \(from the test\) failed in process: ValueError: no"):
         processed(torch.zeros(1, 3), chain)
 
 
@@ -87,7 +93,7 @@ def test_the_built_in_ones_do_not_look_at_the_tokens() -> None:
         names.append(entry.name)
         scores = torch.randn(2, 50, generator=torch.Generator().manual_seed(1))
         some = History(torch.randint(0, 50, (2, 9)), None, torch.tensor([0, 2]), 4, 9)
-        chain = pure_chain([cls()], 1)
+        chain = pure(cls())
         assert chain is not None, entry.name
         assert torch.equal(processed(scores, chain), cls().process(scores.clone(), some)), entry.name
     assert {"temperature", "top_k", "top_p", "min_p", "typical_p"} <= set(names)

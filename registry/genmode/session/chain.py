@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..errors import DecodingError, GenmodeError, ParameterError
 from ..loading import source_file
 from ..seam import is_own
 from .history import History
-from .pure import Pure, pure_chain
+from .pure import Pure, pure_line
 
 TRANSFORMERS_STAGES = {
     # transformers runs its unbatched classifier-free guidance before all others.
@@ -49,6 +49,12 @@ TRANSFORMERS_STAGES = {
 }
 """The stage of each class in the order in which transformers runs them; any other runs at GUIDANCE, which is
 where transformers puts processors that a user gives."""
+
+
+FOLLOWED = ("accept", "reorder", "rollback")
+"""What happens to rows: what a follower is told."""
+LISTENED = (*FOLLOWED, "propose", "conclude")
+"""Methods that are called on those processors alone which define them."""
 
 
 class TransformersProcessor(LogitsProcessor):
@@ -141,45 +147,21 @@ def _precedes(first: Link, second: Link) -> bool:
     return second.name in first.processor.before or first.name in second.processor.after
 
 
-class Chain:
-    """Runs the processors of one call in order and passes on what happens to the rows."""
+class Line:
+    """Processors in order."""
 
     def __init__(self, links: Sequence[Link]) -> None:
         self.links = list(links)
         self._objects = [one.processor for one in links]
         self._tail = narrowing(self._objects)
-        self.keeps_nan = not any(one.name in ("remove_invalid_values", "InfNanRemoveLogitsProcessor") for one in links)
-        self._accepting = self._overriding("accept")
-        self._reordering = self._overriding("reorder")
-        self._rolling = self._overriding("rollback")
-        self._proposing = self._overriding("propose")
-        self._concluding = self._overriding("conclude")
-        self.stateful = bool(self._accepting or self._reordering or self._rolling)
-        self.pure: Pure | None = pure_chain(self._objects, self._tail)
-        """The processors as one function of the scores; None where one of them is more than that."""
-        self.retracting: list[LogitsProcessor] = [one for one in self._objects if one.horizon != 0]
-
-    def follow(self, follower: Any) -> None:
-        """Have an object with `accept`, `reorder` and `rollback` learn, before the processors, what rows do."""
-        for listeners in (self._accepting, self._reordering, self._rolling):
-            listeners.insert(0, follower)
-        self.stateful = True
 
     def __len__(self) -> int:
         return len(self.links)
-
-    def _overriding(self, method: str) -> list[Any]:
-        base = getattr(LogitsProcessor, method)
-        return [one for one in self._objects if getattr(type(one), method) is not base]
 
     @property
     def tail(self) -> list[LogitsProcessor]:
         """The longest run of processors at the end that can work on candidates alone."""
         return self._objects[self._tail :]
-
-    def begin(self, session: Any) -> None:
-        """A call begins."""
-        self._tell(self._objects, "begin", session)
 
     def process(self, scores: Tensor, history: History, head: bool = False) -> Tensor:
         """Scores after all processors, or after those before the tail; `[rows, vocab]`, float32."""
@@ -194,26 +176,67 @@ class Chain:
             raise self._failure(self._objects[index], "process", error) from error
         return scores
 
+    def _failure(self, culprit: Any, method: str, error: Exception) -> DecodingError:
+        cause = f"failed in {method}: {type(error).__name__}: {error}"
+        for one in self.links:
+            if one.processor is culprit:
+                return DecodingError(f"processor {one.name!r} (from {one.origin}) {cause}", component=one.name)
+        return DecodingError(f"the {type(culprit).__name__.lower()} beside the model {cause}")
+
+
+class Chain(Line):
+    """The processors of one call, which are told what happens to the rows."""
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        super().__init__(links)
+        self.keeps_nan = not any(one.name in ("remove_invalid_values", "InfNanRemoveLogitsProcessor") for one in links)
+        self._listening = {method: self._overriding(method) for method in LISTENED}
+        self.stateful = any(self._listening[method] for method in FOLLOWED)
+        self.pure: Pure | None = pure_line(Line(links))
+        """The processors as one function of the scores; None where one of them is more than that."""
+        self.retracting: list[LogitsProcessor] = [one for one in self._objects if one.horizon != 0]
+
+    def follow(self, follower: Any) -> None:
+        """Have an object with `accept`, `reorder` and `rollback` learn, before the processors, what rows do."""
+        for method in FOLLOWED:
+            self._listening[method].insert(0, follower)
+        self.stateful = True
+
+    def replaced(self, stand_ins: Mapping[int, Any]) -> None:
+        """Call `stand_ins[id(processor)]` in place of each processor, each by itself."""
+        for objects in (self._objects, self.retracting, *self._listening.values()):
+            objects[:] = [stand_ins[id(one)] for one in objects]
+        self.pure = None
+
+    def _overriding(self, method: str) -> list[Any]:
+        base = getattr(LogitsProcessor, method)
+        return [one for one in self._objects if getattr(type(one), method) is not base]
+
+    def begin(self, session: Any) -> None:
+        """A call begins."""
+        for one in self._objects:
+            self._told(one, "begin", session)
+
     def accept(self, tokens: Tensor) -> None:
         """Each row continues with `tokens` `[rows]`."""
-        self._tell(self._accepting, "accept", tokens)
+        self._tell("accept", tokens)
 
     def reorder(self, rows: Tensor) -> None:
         """Row i continues what row `rows[i]` was."""
-        self._tell(self._reordering, "reorder", rows)
+        self._tell("reorder", rows)
 
     def rollback(self, counts: Tensor) -> None:
         """Row i takes back its last `counts[i]` accepted tokens."""
-        self._tell(self._rolling, "rollback", counts)
+        self._tell("rollback", counts)
 
     @property
     def proposes(self) -> bool:
         """Whether any processor may know how rows go on."""
-        return bool(self._proposing)
+        return bool(self._listening["propose"])
 
     def propose(self, limit: int) -> tuple[Tensor, Tensor] | None:
         """What the first processor that knows it says of how rows go on; see `LogitsProcessor.propose`."""
-        for one in self._proposing:
+        for one in self._listening["propose"]:
             proposal: tuple[Tensor, Tensor] | None = self._told(one, "propose", limit)
             if proposal is not None:
                 return proposal
@@ -221,7 +244,7 @@ class Chain:
 
     def conclude(self, sequences: Tensor) -> None:
         """The strategy has returned, and this is the result."""
-        self._tell(self._concluding, "conclude", sequences)
+        self._tell("conclude", sequences)
 
     def retract(self, history: History) -> list[Tensor | None]:
         """What each of `retracting` would take back behind these rows: `[rows]`, long, or None."""
@@ -234,10 +257,10 @@ class Chain:
 
     def endings(self) -> list[Callable[[], None]]:
         """What to do when the call has ended, one function for each processor."""
-        return [functools.partial(self._tell, [one], "reset") for one in self._objects]
+        return [functools.partial(self._told, one, "reset") for one in self._objects]
 
-    def _tell(self, listeners: Sequence[Any], method: str, *arguments: Any) -> None:
-        for one in listeners:
+    def _tell(self, method: str, *arguments: Any) -> None:
+        for one in self._listening[method]:
             self._told(one, method, *arguments)
 
     def _told(self, one: Any, method: str, *arguments: Any) -> Any:
@@ -247,10 +270,3 @@ class Chain:
             raise
         except Exception as error:
             raise self._failure(one, method, error) from error
-
-    def _failure(self, culprit: Any, method: str, error: Exception) -> DecodingError:
-        cause = f"failed in {method}: {type(error).__name__}: {error}"
-        for one in self.links:
-            if one.processor is culprit:
-                return DecodingError(f"processor {one.name!r} (from {one.origin}) {cause}", component=one.name)
-        return DecodingError(f"the {type(culprit).__name__.lower()} beside the model {cause}")

@@ -84,13 +84,11 @@ def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tenso
             session.chain.accept(tokens[:, position])
     ended = _first_done(session, step, tokens)
     wishes = None if session.retreat is None else session.retreat.wishes(session, width)
-    if ended is not None or wishes is not None:
-        stops = positions < counts[:, None]
-        if ended is None:
-            stops = stops & wishes.back if wishes is not None else stops
-        else:
-            stops = stops & (ended if wishes is None else ended | wishes.back)
-        first = torch.where(stops, positions, width).amin(1)
+    stops = ended
+    if wishes is not None:
+        stops = wishes.back if ended is None else ended | wishes.back
+    if stops is not None:
+        first = torch.where(stops & (positions < counts[:, None]), positions, width).amin(1)
         done = first < width
         counts = torch.minimum(counts, first + 1)
         if wishes is not None:

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .. import candidates
-from ..contract import LogitsProcessor
-from ..errors import DecodingError
 from ..selection import first_best
 from .history import History
 from .random import SeededNoise
 
+if TYPE_CHECKING:
+    from .chain import Line
+
 
 class Pure:
-    """Pure processors in order; equal to another of the same classes and parameters.
+    """A line of pure processors; equal to another of the same classes and parameters.
 
     Args:
-        processors: the chain.
-        tail: where its fused end begins, see `genmode.candidates.narrowing`.
+        line: the processors.
         key: what tells it from others.
     """
 
-    def __init__(self, processors: Sequence[LogitsProcessor], tail: int, key: tuple[Any, ...]) -> None:
-        self.head, self.tail, self.key = list(processors[:tail]), list(processors[tail:]), key
+    def __init__(self, line: Line, key: tuple[Any, ...]) -> None:
+        self.line, self.key = line, key
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pure) and self.key == other.key
@@ -35,8 +34,9 @@ class Pure:
         return hash(self.key)
 
 
-def pure_chain(processors: Sequence[LogitsProcessor], tail: int) -> Pure | None:
-    """The chain if all of it is pure and can be told from others; else None."""
+def pure_line(line: Line) -> Pure | None:
+    """The line if all of it is pure and can be told from others; else None."""
+    processors = [one.processor for one in line.links]
     if not all(one.pure for one in processors):
         return None
     key = tuple((type(one), *sorted(vars(one).items())) for one in processors)
@@ -44,50 +44,39 @@ def pure_chain(processors: Sequence[LogitsProcessor], tail: int) -> Pure | None:
         hash(key)
     except TypeError:  # a parameter that has no hash
         return None
-    return Pure(processors, tail, key)
+    return Pure(line, key)
 
 
-def processed(logits: Tensor, chain: Pure) -> Tensor:
+def processed(logits: Tensor, pure: Pure) -> Tensor:
     """Scores after all processors: `[rows, vocab]`, float32."""
-    return _run([*chain.head, *chain.tail], logits.clone()) if chain.key else logits
+    return pure.line.process(logits.clone(), _NOTHING) if pure.key else logits
 
 
-def log_processed(logits: Tensor, chain: Pure) -> Tensor:
+def log_processed(logits: Tensor, pure: Pure) -> Tensor:
     """The same on log-probabilities."""
-    return _run([*chain.head, *chain.tail], logits.log_softmax(-1))
+    return pure.line.process(logits.log_softmax(-1), _NOTHING)
 
 
-def best_processed(logits: Tensor, chain: Pure) -> Tensor:
+def best_processed(logits: Tensor, pure: Pure) -> Tensor:
     """The token with the highest score in each row: `[rows]`, long."""
-    return first_best(processed(logits, chain))
+    return first_best(processed(logits, pure))
 
 
-def drawn(logits: Tensor, chain: Pure) -> Tensor:
+def drawn(logits: Tensor, pure: Pure) -> Tensor:
     """A token for each row, `[rows]`, long, with noise of torch's generator."""
-    return _draw(logits, chain, candidates.GeneratorNoise())
+    return _draw(logits, pure, candidates.GeneratorNoise())
 
 
-def drawn_for_seeds(logits: Tensor, keys: Tensor, decoded: Tensor, chain: Pure) -> Tensor:
+def drawn_for_seeds(logits: Tensor, keys: Tensor, decoded: Tensor, pure: Pure) -> Tensor:
     """The same with the noise of rows with the seeds `keys` that have decoded so many tokens, `[rows]`, long, each."""
     noise = SeededNoise(keys)
     noise.decoded = decoded
-    return _draw(logits, chain, noise)
+    return _draw(logits, pure, noise)
 
 
-def _draw(logits: Tensor, chain: Pure, noise: Any) -> Tensor:
-    scores = _run(chain.head, logits.clone()) if chain.key else logits
-    return candidates.draw(chain.tail, scores, _NOTHING, noise)
-
-
-def _run(processors: Sequence[LogitsProcessor], scores: Tensor) -> Tensor:
-    for one in processors:
-        try:
-            scores = one.process(scores, _NOTHING)
-        except Exception as error:
-            raise DecodingError(
-                f"processor {one.name!r} failed in process: {type(error).__name__}: {error}", component=one.name
-            ) from error
-    return scores
+def _draw(logits: Tensor, pure: Pure, noise: Any) -> Tensor:
+    scores = pure.line.process(logits.clone(), _NOTHING, head=True) if pure.key else logits
+    return candidates.draw(pure.line.tail, scores, _NOTHING, noise)
 
 
 _NOTHING = History(torch.empty(0, 0, dtype=torch.long), None, torch.empty(0, dtype=torch.long), 0, 0)
