@@ -19,10 +19,10 @@ _known: weakref.WeakKeyDictionary[Registry, tuple[int, dict[str, Adopters]]] = w
 
 def adopters_of(host: Registry, kind: Literal["processors", "criteria"]) -> Adopters:
     """The built-in components that stand in for classes of transformers, by the name of the class."""
-    kept = _known.get(host)
-    if kept is None or kept[0] != host.revision:
-        kept = _known[host] = (host.revision, {})
-    revision, found = kept
+    known = _known.get(host)
+    if known is None or known[0] != host.revision:
+        known = _known[host] = (host.revision, {})
+    found = known[1]
     if kind not in found:
         classes: dict[str, list[type[Any]]] = {}
         # a watermarker is a processor as well
@@ -33,11 +33,12 @@ def adopters_of(host: Registry, kind: Literal["processors", "criteria"]) -> Adop
                 for name in cls.replaces:
                     classes.setdefault(name, []).append(cls)
         found[kind] = classes
-        _known[host] = (revision, found)
     return found[kind]
 
 
-def adopters_for(thing: Any, adopters: Adopters) -> Sequence[type[Any]]:
-    """Those that may stand in for this object."""
+def adopted(thing: Any, adopters: Adopters, *more: Any) -> Any:
+    """What stands in for this object of transformers, by `adopt(thing, *more)`; None if nothing does."""
     name = type(thing).__name__
-    return adopters.get(name, ()) if seam.is_own(thing, name) else ()
+    classes = adopters.get(name, ()) if seam.is_own(thing, name) else ()
+    equals = (cls.adopt(thing, *more) for cls in classes)
+    return next((one for one in equals if one is not None), None)

@@ -13,7 +13,7 @@ from .. import seam
 from ..contract import StoppingCriterion
 from ..errors import ParameterError
 from ..session.stopping import Stopping, TransformersCriterion
-from .adopters import Adopters, adopters_for, adopters_of
+from .adopters import Adopters, adopted, adopters_of
 from .request import Request, build_params
 
 
@@ -61,8 +61,7 @@ def build_stopping(
 
 def _native(criterion: Any, adopters: Adopters, tokenizer: Any) -> StoppingCriterion:
     """genmode's own equal of a transformers criterion, or that one as it is."""
-    equals = (cls.adopt(criterion, tokenizer) for cls in adopters_for(criterion, adopters))
-    return next((one for one in equals if one is not None), None) or TransformersCriterion(criterion)
+    return adopted(criterion, adopters, tokenizer) or TransformersCriterion(criterion)
 
 
 def _stop_strings(request: Request, adopters: Adopters) -> StoppingCriterion:

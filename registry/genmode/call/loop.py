@@ -54,9 +54,10 @@ class Loop:
         needs, chain = request.strategy.needs, Chain(links)
         retracts = bool(chain.retracting) and not needs & {"reorder", "level"}
         rewinds = retracts or "rollback" in needs
-        copies = max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
+        copies = copies_of(generation_config)
+        seeds: Tensor | None = None
         if request.seed is not None:  # refused before anything is opened, and by `explain` as well
-            row_seeds(request.seed, input_ids.shape[0] // copies, copies, input_ids.device)
+            seeds = row_seeds(request.seed, input_ids.shape[0] // copies, copies, input_ids.device)
         engine, why = open_engine(request, input_ids, generation_config, kwargs, stopping.max_length, rewinds)
         try:
             if self.plan_only:
@@ -64,7 +65,7 @@ class Loop:
             for note in told:
                 warnings.warn(note, UserWarning, stacklevel=2)
             session = open_session(
-                request, input_ids, inputs_tensor, generation_config, kwargs, chain, stopping, engine, retracts
+                request, input_ids, inputs_tensor, generation_config, kwargs, chain, stopping, engine, retracts, seeds
             )
             clock = current_clock()
             if clock is None:
@@ -74,6 +75,11 @@ class Loop:
                 return decode(request, session, kwargs.get("encoder_outputs"))
         finally:
             engine.close()
+
+
+def copies_of(config: Any) -> int:
+    """How many rows each input has."""
+    return max(config.num_beams or 1, config.num_return_sequences or 1)
 
 
 def make_plan(
@@ -115,12 +121,12 @@ def make_plan(
 
 def open_session(
     request: Request, input_ids: Tensor, inputs_tensor: Tensor | None, config: Any, kwargs: dict[str, Any],
-    chain: Chain, stopping: Stopping, engine: Engine, retracts: bool,
+    chain: Chain, stopping: Stopping, engine: Engine, retracts: bool, seeds: Tensor | None,
 ) -> Session:  # fmt: skip
     """A session ready to run."""
     model, device = request.model, input_ids.device
     rows, prompt = input_ids.shape
-    copies = max(config.num_beams or 1, config.num_return_sequences or 1)
+    copies = copies_of(config)
     inputs = rows // copies
     width = min(stopping.max_length, prompt + 4096)
     tokens = torch.zeros(rows, width, dtype=torch.long, device=device)
@@ -132,12 +138,12 @@ def open_session(
     history = History(tokens, torch.full((rows,), prompt, device=device), starts, prompt, prompt)
     world = seam.tensor_parallel_size(model)
     noise: Noise
-    if request.seed is None:
+    if seeds is not None:
+        noise = SeededNoise(seeds)
+    else:
         if world > 1:
             share_state(device)
         noise = TorchNoise(rows, device)
-    else:
-        noise = SeededNoise(row_seeds(request.seed, inputs, copies, device))
     _, pad = seam.special_tokens(config)
     emitter = None
     if request.streamer is not None:

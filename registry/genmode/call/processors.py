@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from ..contract import LogitsProcessor
 from ..errors import ParameterError
 from ..session.chain import Link, TransformersProcessor, link, ordered
 from ..watermarking import WatermarkingConfig
-from .adopters import adopters_for, adopters_of
+from .adopters import Adopters, adopted, adopters_of
 from .request import OWN_ARGUMENTS, Request, build_params, named_components
 
 OWN_RANK = 1000
@@ -58,10 +58,9 @@ def _origin(request: Request, cls: type) -> str:
     return f"{info.distribution} {info.version}".strip() if info is not None else "this program"
 
 
-def native(processor: Any, adopters: Mapping[str, Sequence[type[Any]]]) -> LogitsProcessor:
+def native(processor: Any, adopters: Adopters) -> LogitsProcessor:
     """genmode's own equal of a transformers processor, or that one as it is."""
-    equals = (cls.adopt(processor) for cls in adopters_for(processor, adopters))
-    return next((one for one in equals if one is not None), None) or TransformersProcessor(processor)
+    return adopted(processor, adopters) or TransformersProcessor(processor)
 
 
 def switched_on(request: Request) -> list[type[LogitsProcessor]]:

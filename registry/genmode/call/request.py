@@ -174,7 +174,8 @@ def build(
     ]
     return Request(
         model=model, registry=host, flags=in_force, strategy=cls, name=cls.name, why=why, params=params,
-        plugin_values=plugin_values(split.parameters, given, base, host, named_parts), named=named_parts, call=call, config=config,
+        plugin_values=plugin_values(split.parameters, given, base, host, named_parts), named=named_parts,
+        call=call, config=config,
         processors=[*as_list(processors if processors is not None else flags.get("processors")), *watermarks],
         criteria=as_list(criteria if criteria is not None else flags.get("criteria")), seed=seed,
         streamer=streamer, tokenizer=tokenizer, cancel=cancel, assistant_model=assistant,

@@ -147,8 +147,10 @@ def case_of(subject: Subject, params: Given | None = None) -> Case:
         ParameterError: it is no component.
     """
     if isinstance(subject, str):
+        from ..cli.listing import kind_of_name
+
         kind, colon, name = subject.rpartition(":")
-        subject = registry().get(kind if colon else kind_named(name), name)
+        subject = registry().get(kind if colon else kind_of_name(name), name)
     if isinstance(subject, Component):
         given = {key: getattr(subject.params, key) for key in subject.params.model_fields_set}
         subject = Case(type(subject), given)
@@ -163,14 +165,3 @@ def case_of(subject: Subject, params: Given | None = None) -> Case:
             raise ParameterError(f"{unknown!r} is no parameter of {subject.component.name!r}{near}")
         subject = replace(subject, params={**subject.params, **params})
     return subject
-
-
-def kind_named(name: str) -> str:
-    """The kind of the component with this name.
-
-    Raises:
-        UnknownComponentError: nothing has it. ParameterError: components of several kinds have it.
-    """
-    from ..cli.listing import kind_of_name
-
-    return kind_of_name(name)
