@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import keys
+from .atomic import write_text
 from .contract import Watermarker, is_secret
 from .errors import ParameterError, UnsupportedError
 from .parameters import build_params, check_params
@@ -101,7 +102,7 @@ class WatermarkingConfig:
             data["key_id"] = keys.key_id(key)
         if tokenizer is not None:
             data["tokenizer_id"] = keys.tokenizer_id(tokenizer)
-        Path(path).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(data, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path, *, key: Any = None, key_from: str | None = None) -> WatermarkingConfig:

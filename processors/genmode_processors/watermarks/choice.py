@@ -16,6 +16,7 @@ done on the whole vocabulary, and so are all on accelerators, where shapes must 
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ FLOOR = 2.4
 BELOW = FLOOR + 5.56
 
 
-class Choice(genmode.Watermarker):
+class Choice(genmode.Watermarker, abc.ABC):
     """Base of the schemes that draw the token. Stage watermark; writes in place; `[rows, vocab]`, float32."""
 
     contract_version = 1
@@ -48,9 +49,9 @@ class Choice(genmode.Watermarker):
         super().__init__(params, **values)
         self.key = keyed_hash.number(self.params.key)
 
+    @abc.abstractmethod
     def noise(self, uniform: Tensor) -> Tensor:
         """The noise of a number in (0, 1), float64; it rises with the number."""
-        raise NotImplementedError
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         width = self.params.context_width

@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pydantic import Field
 from torch import Tensor
 
 import genmode
 from genmode.nulls import WeightedBernoulli
 
-from .green import GreenParams, Greens
+from .green import ContextParams, Greens
 
 STEPS = 63
 
@@ -34,8 +33,7 @@ class Ewd(Greens):
     paper = "Lu et al. 2024, https://arxiv.org/abs/2403.13485"
     reads_model = True
 
-    class Params(GreenParams):
-        context_width: int = Field(1, ge=1, description="tokens of context that a green list depends on")
+    Params = ContextParams
 
     def __init__(self, params: Any = None, **values: Any) -> None:
         super().__init__(params, **values)

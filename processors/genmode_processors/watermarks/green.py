@@ -39,6 +39,12 @@ class GreenParams(KeyParams):
     bias: float = Field(2.0, gt=0, allow_inf_nan=False, description="what green tokens' scores gain")
 
 
+class ContextParams(GreenParams):
+    """Parameters of schemes whose lists change with the context."""
+
+    context_width: int = Field(1, ge=1, description="tokens of context that a green list depends on")
+
+
 class Greens(genmode.Watermarker):
     """Base of the schemes with hashed green lists. Stage watermark; writes in place; `[rows, vocab]`, float32."""
 

@@ -160,7 +160,7 @@ class GreenLists:
 
     def left_seeds(self, last: Tensor) -> Tensor:
         """Seeds of the last tokens `[n]`: `[n]`, int64, of which the bits of the unsigned seed count."""
-        seeds = [_signed(self.key * token % (2**64 - 1)) for token in last.tolist()]
+        seeds = [keyed_hash.number(self.key * token % (2**64 - 1)) for token in last.tolist()]
         return torch.tensor(seeds, dtype=torch.int64)
 
     def own_seeds(self, contexts: Tensor, candidates: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class GreenLists:
         if self._table is None:
             self._generator.manual_seed(self.key)
             self._table = torch.randperm(TABLE, generator=self._generator, device=self.device)
-        key = _signed(self.key)
+        key = keyed_hash.number(self.key)
         theirs = self._table[candidates % TABLE] + 1
         seeds = key * theirs * theirs
         for column in range(contexts.shape[1]):
@@ -223,8 +223,3 @@ class GreenLists:
         self._slots[seed] = slot
         self._kept[slot].zero_()[self._shuffled(seed)[: self.green].long()] = 1
         return slot
-
-
-def _signed(word: int) -> int:
-    """An unsigned word as int64."""
-    return (word + 2**63) % 2**64 - 2**63

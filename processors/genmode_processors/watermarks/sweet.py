@@ -22,7 +22,7 @@ import genmode
 
 from . import keyed_hash
 from .contexts import current
-from .green import GreenParams, Greens
+from .green import ContextParams, Greens
 
 
 class Sweet(Greens):
@@ -33,8 +33,7 @@ class Sweet(Greens):
     paper = "Lee et al. 2023, https://arxiv.org/abs/2305.15060"
     reads_model = True
 
-    class Params(GreenParams):
-        context_width: int = Field(1, ge=1, description="tokens of context that a green list depends on")
+    class Params(ContextParams):
         entropy_threshold: float = Field(0.9, ge=0, description="entropy in nats up to which a row is left alone")
 
     def __init__(self, params: Any = None, **values: Any) -> None:

@@ -85,7 +85,7 @@ class SynthId(genmode.Watermarker):
             raise genmode.ParameterError("watermarker 'synthid': key has to be given, or keys, one for each layer")
         self.context = self.params.ngram_len - 1
         if self.params.keys is not None:
-            self.keys = torch.tensor([_signed(key) for key in self.params.keys])
+            self.keys = torch.tensor([keyed_hash.number(key) for key in self.params.keys])
         else:
             seed = keyed_hash.number(cast("int | str", self.params.key))
             labels = torch.arange(self.params.depth)
@@ -276,7 +276,3 @@ def lcg(words: Tensor, data: Tensor) -> Tensor:
     for place in range(data.shape[-1]):
         words = (words + data[..., place]) * MULTIPLIER + 1
     return words
-
-
-def _signed(word: int) -> int:
-    return (word + 2**63) % 2**64 - 2**63
