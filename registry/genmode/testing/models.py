@@ -150,6 +150,16 @@ def fresh(name: str, **config: Any) -> Any:
     return model.eval()
 
 
+@functools.cache
+def near(name: str) -> Any:
+    """A draft model: the family's tiny model with every weight a little off."""
+    model, generator = fresh(name), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.02 * torch.randn(weight.shape, generator=generator))
+    return model
+
+
 def ids(rows: int, length: int, seed: int = 3) -> Tensor:
     """Random tokens that are no special ones: `[rows, length]`, long."""
     return torch.randint(5, 95, (rows, length), generator=torch.Generator().manual_seed(seed))
