@@ -6,7 +6,8 @@
 Random weights, one thread, processor time. The two processes take turns, one call each, and the best of all rounds
 counts; read the ratios. The bare loop is genmode's process running forwards of as many rows, greedy, with transformers'
 default cache. Shapes: `tiny` (4 layers of width 64, 1,000 tokens), where what is not the forward shows, and
-`smollm2` (30 layers of width 576, 49,152 tokens), where the forward is nearly all.
+`smollm2` (30 layers of width 576, 49,152 tokens), where the forward is nearly all. `--prompt` sets the length of the
+prompt, 16 tokens if left out: what copies of the cache cost grows with it.
 """
 
 from __future__ import annotations
@@ -58,11 +59,10 @@ def model_of(shape: str) -> Any:
     return LlamaForCausalLM(config).eval()
 
 
-def once(model: Any, shape: str, name: str, by: str) -> float:
+def once(model: Any, steps: int, prompt: int, name: str, by: str) -> float:
     """Milliseconds a step of one call."""
     flags, rows = CASES[name]
-    ids = torch.randint(3, 900, (1, 16), generator=torch.Generator().manual_seed(1))
-    steps = STEPS[shape]
+    ids = torch.randint(3, 900, (1, prompt), generator=torch.Generator().manual_seed(1))
     begin = time.process_time()
     if by == "bare":
         cache, tokens = DynamicCache(config=model.config), ids.expand(rows, -1)
@@ -78,19 +78,19 @@ def once(model: Any, shape: str, name: str, by: str) -> float:
     return (time.process_time() - begin) / steps * 1e3
 
 
-def answer(shape: str) -> None:
+def answer(shape: str, prompt: int) -> None:
     """The old process: a case's name on each line of the input, its milliseconds on each of the output."""
     model = model_of(shape)
     for line in sys.stdin:
-        print(once(model, shape, line.strip(), "transformers"), flush=True)
+        print(once(model, STEPS[shape], prompt, line.strip(), "transformers"), flush=True)
 
 
 class Old:
     """The process that runs transformers 4.49."""
 
-    def __init__(self, python: str, shape: str) -> None:
+    def __init__(self, python: str, shape: str, prompt: int) -> None:
         self.process = subprocess.Popen(
-            [python, str(Path(__file__).resolve()), "--answer", shape],
+            [python, str(Path(__file__).resolve()), "--answer", shape, str(prompt)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
 
@@ -102,7 +102,7 @@ class Old:
         self.process.stdin.flush()
         reply = self.process.stdout.readline()
         if not reply:
-            raise RuntimeError("the process of transformers 4.49 has ended; run it by hand with --answer tiny")
+            raise RuntimeError("the process of transformers 4.49 has ended; run it by hand with --answer tiny 16")
         return float(reply)
 
 
@@ -112,20 +112,22 @@ def main() -> None:
     torch.set_grad_enabled(False)
     transformers.logging.set_verbosity_error()
     if "--answer" in sys.argv:
-        answer(sys.argv[-1])
+        answer(sys.argv[-2], int(sys.argv[-1]))
         return
     from common import parser, save, table
 
     arguments = parser(__doc__ or "")
     arguments.add_argument("--old", required=True, help="python of an environment with transformers 4.49.0")
     arguments.add_argument("--shape", choices=list(SHAPES), default="tiny")
+    arguments.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")
     options = arguments.parse_args()
-    model, old = model_of(options.shape), Old(options.old, options.shape)
+    shape, prompt, steps = options.shape, options.prompt, STEPS[options.shape]
+    model, old = model_of(shape), Old(options.old, shape, prompt)
     best: dict[tuple[str, str], float] = {}
     for turn in range(options.repeats + 1):
         for name in CASES:
             for by in ("bare", "genmode", "transformers 4.49"):
-                took = once(model, options.shape, name, by) if by != "transformers 4.49" else old.once(name)
+                took = once(model, steps, prompt, name, by) if by != "transformers 4.49" else old.once(name)
                 if turn:
                     best[name, by] = min(took, best.get((name, by), took))
     rows = [
@@ -137,8 +139,8 @@ def main() -> None:
         }
         for name in CASES
     ]  # fmt: skip
-    table(f"Removed modes, {options.shape}, one thread", rows)
-    save(options.out / f"removed-modes-{options.shape}.json", {"steps": STEPS[options.shape], "strategies": rows})
+    table(f"Removed modes, {shape}, prompt {prompt}, one thread", rows)
+    save(options.out / f"removed-modes-{shape}-{prompt}.json", {"prompt": prompt, "steps": steps, "strategies": rows})
 
 
 if __name__ == "__main__":

@@ -105,11 +105,11 @@ class ConstrainedBeamSearch(genmode.Strategy):
                 chosen = found.gather(1, best), rows.gather(1, best), tokens.gather(1, best)
             if hypotheses.touched or not quiet:
                 session.stop_when(hypotheses.close(found[:, 0], ends.all(1)))
-            proposals = progress.proposals(states)  # [rows, words + 1]
+            offers = progress.offers(states)  # [rows, words + 1]
             if step.index == 0:  # beams that have not begun would repeat the first
-                proposals &= running.view(-1, 1) == 0
-            if progress.gaps or not session.surely_none(proposals):
-                chosen = allocation.share_out(states, proposals, scores, *chosen)
+                offers.masked_fill_(running.view(-1, 1) != 0, -1.0)
+            if progress.gaps or not session.surely_none(offers >= 0):
+                chosen = allocation.share_out(states, offers, scores, *chosen)
             running, rows, tokens = chosen
             states = progress.after(progress.select(states, rows.flatten()), tokens.flatten())
             step.commit(tokens.flatten(), rows=rows.flatten())
@@ -127,9 +127,10 @@ class Allocation:
 
     def __init__(self, session: genmode.Session, progress: Progress, beams: int) -> None:
         self.progress, self.inputs, self.beams = progress, session.inputs, beams
-        words = progress.words
+        words = torch.cat([progress.words, progress.words[:1]])  # the last column of offers stands for no word
         self.rows = torch.arange(session.rows, device=session.device).view(session.inputs, beams)
-        # The rows and tokens of all proposals of an input, `[inputs, beams * words]`.
+        # The row and the token of each offer of an input, `[inputs, beams * (words + 1)]`.
+        self.words, self.kinds = words, len(words)
         self.word_rows = self.rows.repeat_interleave(len(words), dim=1)
         self.word_tokens = words.repeat(beams).expand(session.inputs, -1)
         self.as_found = torch.arange(beams, device=session.device)
@@ -137,53 +138,47 @@ class Allocation:
         self.ends = words.new_tensor(session.eos_token_ids)
 
     def share_out(
-        self, states: Any, proposals: Tensor, scores: Tensor, found: Tensor, rows: Tensor, tokens: Tensor
+        self, states: Any, offers: Tensor, scores: Tensor, found: Tensor, rows: Tensor, tokens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Which continuations to take.
 
         Args:
             states: of the open hypotheses.
-            proposals: `[rows, words + 1]`, bool: the words that advance each hypothesis; written into.
+            offers: `[rows, words + 1]`, float32: see `Progress.offers`; written into.
             scores: `[inputs, beams, vocab]`, float32: of all continuations.
             found, rows, tokens: `[inputs, beams]`: scores, rows and tokens that beam search would take.
 
         Returns:
             Scores, rows and tokens to take, `[inputs, beams]` each.
         """
-        kinds = self.progress.kinds(tokens)  # [inputs, beams]
-        proposals[rows, kinds] = False  # beam search takes them anyway
-        new = proposals[:, :-1]
+        inputs = self.inputs
+        taken = torch.add(self.progress.kinds(tokens), rows, alpha=self.kinds)  # [inputs, beams]
+        offers.view(-1).index_fill_(0, taken.view(-1), -1.0)  # beam search takes them anyway
         banks = self.progress.banks(states)  # [rows, words + 1]
-        bank = [banks[rows, kinds], torch.where(new, banks[:, :-1], -1.0)]
         every = scores.flatten(0, 1)  # [rows, vocab]
-        worth = [found, torch.where(new, every[:, self.progress.words], -torch.inf)]
+        nothing = offers < 0
+        bank = [banks.take(taken), offers.view(inputs, -1)]
+        worth = [found, every.index_select(1, self.words).masked_fill_(nothing, -torch.inf).view(inputs, -1)]
         all_rows, all_tokens = [rows, self.word_rows], [tokens, self.word_tokens]
+        stays = nothing.view(inputs, -1).all(1, keepdim=True)
         if self.progress.gaps:
             filled, token = every.index_fill(1, self.ends, -torch.inf).max(1)
             fresh = self._not_among(token, rows, tokens) & self.progress.gap(states)
             gained = banks.gather(1, self.progress.kinds(token)[:, None])[:, 0]
-            bank.append(torch.where(fresh, gained, -1.0))
-            worth.append(torch.where(fresh, filled, -torch.inf))
+            bank.append(torch.where(fresh, gained, -1.0).view(inputs, -1))
+            worth.append(torch.where(fresh, filled, -torch.inf).view(inputs, -1))
             all_rows.append(self.rows)
-            all_tokens.append(token)
-        pool, values = self._pool(bank), self._pool(worth)
+            all_tokens.append(token.view(inputs, -1))
+            stays = stays & ~fresh.view(inputs, -1).any(1, keepdim=True)
+        pool, values = torch.cat(bank, 1), torch.cat(worth, 1)
         best = shares(pool, values, self.beams, self.places[: pool.shape[1]])
-        advances = (pool[:, self.beams :] >= 0).any(1, keepdim=True)
-        best = best.where(advances, self.as_found)  # without proposals the order of beam search stays
-        return (
-            values.gather(1, best),
-            self._pool(all_rows).gather(1, best),
-            self._pool(all_tokens).gather(1, best),
-        )
+        best = torch.where(stays, self.as_found, best)  # without offers the order of beam search stays
+        return values.gather(1, best), torch.cat(all_rows, 1).gather(1, best), torch.cat(all_tokens, 1).gather(1, best)
 
     def _not_among(self, token: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
         """Whether beam search does not take row r's `token[r]` anyway: `[rows]`, bool."""
         same = (rows[:, None] == self.rows[:, :, None]) & (tokens[:, None] == token.view(self.inputs, self.beams, 1))
         return ~same.any(2).flatten()
-
-    def _pool(self, parts: list[Tensor]) -> Tensor:
-        """One line of candidates for each input: `[inputs, n]`."""
-        return torch.cat([part.reshape(self.inputs, -1) for part in parts], dim=1)
 
 
 def shares(bank: Tensor, scores: Tensor, count: int, places: Tensor) -> Tensor:
@@ -201,9 +196,9 @@ def shares(bank: Tensor, scores: Tensor, count: int, places: Tensor) -> Tensor:
     order = scores.add(bank, alpha=100).sort(dim=1, descending=True, stable=True).indices
     bank = bank.gather(1, order)
     size = bank.shape[1]
-    begins = torch.nn.functional.pad(bank[:, 1:] != bank[:, :-1], (1, 0))
+    begins = bank != bank.roll(1, 1)  # of the first place it does not matter: its product below is 0
     rank = places - (places * begins).cummax(dim=1).values  # within a run of equal banks
-    turn = places.add(rank, alpha=size).masked_fill(bank < 0, size * size)
+    turn = places.add(rank, alpha=size).masked_fill_(bank < 0, size * size)
     return order.gather(1, turn.topk(count, dim=1, largest=False, sorted=True).indices)
 
 

@@ -11,6 +11,7 @@ so where they are few, `Whole` numbers all of them beforehand, and a step is a l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -53,10 +54,10 @@ class Progress(Protocol):
         """The fewest tokens that meet all constraints from here: `[rows]`, long; 0 where they are met."""
         ...
 
-    def proposals(self, states: Any) -> Tensor:
-        """Which of `words` advance a constraint of the row: `[rows, words + 1]`, bool, the last column false.
+    def offers(self, states: Any) -> Tensor:
+        """`banks` of the words that advance a constraint of the row, -1 of others and in the last column.
 
-        The caller may write into it.
+        `[rows, words + 1]`, float32; the caller may write into it.
         """
         ...
 
@@ -69,7 +70,7 @@ class Progress(Protocol):
         ...
 
     def kinds(self, tokens: Tensor) -> Tensor:
-        """The columns of tokens in `proposals` and `banks`; long."""
+        """The columns of tokens in `offers` and `banks`; long."""
         ...
 
 
@@ -89,10 +90,14 @@ class States:
 
 
 class Parts:
-    """See `Progress`. Edges and nodes of all automata as tensors, `[edges]` and `[nodes]`."""
+    """See `Progress`. Edges and nodes of all automata as tensors, `[edges]` and `[nodes]`.
+
+    Equal to another of the same automata.
+    """
 
     def __init__(self, constraints: Sequence[Constraint], device: torch.device) -> None:
         automata = [one.automaton() for one in constraints]
+        self.key = tuple((tuple(one.back), tuple(one.remaining), tuple(one.edges)) for one in automata)
         longest = max(one.remaining[0] for one in automata)
         starts: list[int] = []
         back: list[int] = []
@@ -120,6 +125,12 @@ class Parts:
         self.each_token = torch.cat([self.words, self.words.new_tensor([_OTHER])])
         # A token on edges of two constraints makes their order matter.
         self.contested = len({(token, number) for _, token, _, number in edges}) > len({t for _, t, _, _ in edges})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Parts) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     def begin(self, rows: int) -> States:
         """Rows at the start."""
@@ -168,12 +179,12 @@ class Parts:
     def missing(self, states: States) -> Tensor:
         return self.least[states.nodes].sum(1)
 
-    def proposals(self, states: States) -> Tensor:
+    def offers(self, states: States) -> Tensor:
         edges = self._open(states).long()
         found = edges.new_zeros(edges.shape[0], len(self.words) + 1)
         found = found.scatter_add(1, self.kinds(self.tokens).expand_as(edges), edges) > 0
         found[:, -1] = False
-        return found
+        return self.banks(states).where(found, -1.0)
 
     def gap(self, states: States) -> Tensor:
         return (self._open(states) & (self.tokens == ANY)).any(1)
@@ -204,7 +215,7 @@ class Whole:
         self.words, self.following, self.gaps = parts.words.to(device), following.to(device), parts.gaps
         self._gap = parts.gap(numbered).to(device)
         self._missing, self._banks = parts.missing(numbered).to(device), parts.banks(numbered).to(device)
-        self._proposals = parts.proposals(numbered).to(device)
+        self._offers = parts.offers(numbered).to(device)
         self._kinds = torch.full((vocab,), len(self.words), device=device)
         self._kinds[self.words] = torch.arange(len(self.words), device=device)
 
@@ -217,8 +228,8 @@ class Whole:
     def missing(self, states: Tensor) -> Tensor:
         return self._missing[states]
 
-    def proposals(self, states: Tensor) -> Tensor:
-        return self._proposals[states]
+    def offers(self, states: Tensor) -> Tensor:
+        return self._offers[states]
 
     def gap(self, states: Tensor) -> Tensor:
         return self._gap[states]
@@ -236,27 +247,35 @@ def number(parts: Parts, first: States, vocab: int, device: torch.device) -> tup
     Args:
         parts, first: on the CPU.
     """
+    return _numbered(parts, tuple(_packed(first)), vocab, device)
+
+
+@functools.lru_cache(maxsize=8)
+def _numbered(
+    parts: Parts, begun: tuple[tuple[int, ...], ...], vocab: int, device: torch.device
+) -> tuple[Whole, Tensor] | None:
     tokens, width = parts.each_token, len(parts.each_token)
     numbers: dict[tuple[int, ...], int] = {}
-
-    def numbered(states: States) -> list[int]:
-        keys = torch.cat([states.nodes, states.underway[:, None], states.order], dim=1).tolist()
-        return [numbers.setdefault(tuple(key), len(numbers)) for key in keys]
-
-    begun = numbered(first)
+    firsts = [numbers.setdefault(state, len(numbers)) for state in begun]
     following: list[list[int]] = []
     while len(following) < len(numbers):
         if len(numbers) * width > MOST_ENTRIES:
             return None
         fresh = _unpacked(list(numbers)[len(following) :], len(parts.starts))
         every = torch.arange(len(fresh.underway)).repeat_interleave(width)
-        ends = numbered(parts.after(parts.select(fresh, every), tokens.repeat(len(fresh.underway))))
-        following += [ends[i : i + width] for i in range(0, len(ends), width)]
+        ends = parts.after(parts.select(fresh, every), tokens.repeat(len(fresh.underway)))
+        found = [numbers.setdefault(state, len(numbers)) for state in _packed(ends)]
+        following += [found[i : i + width] for i in range(0, len(found), width)]
     whole = Whole(parts, _unpacked(list(numbers), len(parts.starts)), torch.tensor(following), vocab, device)
-    return whole, torch.tensor(begun, device=device)
+    return whole, torch.tensor(firsts, device=device)
 
 
-def _unpacked(keys: list[tuple[int, ...]], constraints: int) -> States:
+def _packed(states: States) -> list[tuple[int, ...]]:
+    """One tuple for each row; `_unpacked` undoes it."""
+    return [tuple(row) for row in torch.cat([states.nodes, states.underway[:, None], states.order], dim=1).tolist()]
+
+
+def _unpacked(keys: Sequence[tuple[int, ...]], constraints: int) -> States:
     nodes, underway, order = torch.tensor(keys).split([constraints, 1, constraints], dim=1)
     return States(nodes, underway[:, 0], order)
 

@@ -97,4 +97,5 @@ def last_hidden(outputs: Any) -> Tensor:
 
 def unit(states: Tensor) -> Tensor:
     """Vectors of length one, float32."""
-    return torch.nn.functional.normalize(states.float(), dim=-1)
+    states = states.float()
+    return states / torch.linalg.vector_norm(states, dim=-1, keepdim=True).clamp_min_(1e-12)

@@ -564,7 +564,7 @@ class TestSlab:
 
     def test_move(self) -> None:
         slab = self.filled()
-        slab.move(torch.tensor([1, 0]), torch.tensor([2, 2]))
+        slab.move(torch.tensor([1, 0]), 2)
         assert self.kept(slab, 3) == [[10, 11, 11], [20, 21, 20]]
 
     def test_export_shares_nothing(self) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
@@ -153,11 +152,12 @@ class Slab(Cache):
             part = block[:, :, :, begin:end]
             part.copy_(part.index_select(1, rows))
 
-    def move(self, sources: Tensor, targets: Tensor) -> None:
-        """Row i's slot `sources[i]` is copied to its slot `targets[i]`; both `[rows]`, long."""
-        rows = torch.arange(self.rows, device=sources.device)
+    def move(self, sources: Tensor, target: int) -> None:
+        """Each row's slot `sources[i]` is copied to slot `target`; `sources` is `[rows]`, long."""
+        index = sources[None, :, None, None, None]
         for block in self.blocks:
-            block[:, rows, :, targets] = block[:, rows, :, sources]
+            one = block.narrow(3, target, 1)
+            one.copy_(block.gather(3, index.expand(one.shape)))
 
     def _rebuild(self, change: Callable[[Tensor], Tensor]) -> None:
         views: dict[int, Tensor] = {}

@@ -80,6 +80,8 @@ class SlabEngine:
         self.shift = shift
         self.positions = columns.clamp(max=self.last) + shift[:, None]  # [rows or 1, capacity]
         self.lengths: Tensor | None = None
+        self._ahead: Tensor | None = None
+        """What candidates see, `[candidates, capacity]`; its end serves any length."""
 
     def prefill(self) -> Tensor:
         kwargs, ids = dict(self.kwargs), self.ids
@@ -163,11 +165,11 @@ class SlabEngine:
             raise ValueError("candidates need rows of one length")
         start, count = self.length, tokens.shape[1]
         self._grow(start + count)
+        apart = self._apart(start, count)
         parts = []
         for first, last in [(i, i + 1) for i in range(count)] if one_by_one else [(0, count)]:
             self.slab.start, self.slab.slots = start + first, None
-            seen = self.columns[: start + last]
-            mask = (seen < start) | (seen == self.columns[start + first : start + last, None])
+            mask = apart[first:last, : start + last]
             if self.visible is not None:
                 mask = mask & self.visible[:, None, None, : start + last]
             self.outputs = self._call(
@@ -175,13 +177,24 @@ class SlabEngine:
                 self._mask(mask.view(-1, 1, *mask.shape[-2:])),
             )  # fmt: skip
             parts.append((self.outputs.logits, last_hidden(self.outputs)))
+        if len(parts) == 1:
+            return parts[0]
         states = [state for _, state in parts if state is not None]
         return torch.cat([logits for logits, _ in parts], 1), torch.cat(states, 1) if states else None
+
+    def _apart(self, start: int, count: int) -> Tensor:
+        """What `count` candidates behind `start` tokens see, the text and themselves: `[count, start + count]`, bool."""
+        ahead = self._ahead
+        if ahead is None or ahead.shape[0] != count or ahead.shape[1] < start + count:
+            ahead = torch.ones(count, self.slab.capacity, dtype=torch.bool, device=self.ids.device)
+            ahead[:, -count:] = torch.eye(count, dtype=torch.bool, device=self.ids.device)
+            self._ahead = ahead
+        return ahead[:, ahead.shape[1] - start - count :]
 
     def take(self, chosen: Tensor) -> None:
         if self.length is None:
             raise ValueError("candidates need rows of one length")
-        self.slab.move(self.length + chosen, torch.full_like(chosen, self.length))
+        self.slab.move(self.length + chosen, self.length)
         if self.config.return_dict_in_generate and (self.config.output_hidden_states or self.config.output_attentions):
             self.outputs = chosen_outputs(self.outputs, self.length, chosen)
         self.length += 1
