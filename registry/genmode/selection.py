@@ -1,10 +1,11 @@
 """The highest scores of each row, exactly, without sorting the vocabulary.
 
-torch.topk and torch.sort are slow on the CPU at the size of a vocabulary. Two facts help there: the k highest
-scores lie in the k blocks whose maxima are highest, so blocks are chosen by their maxima and only their
-elements compared; and numpy sorts and partitions float32 with vector instructions, about twenty times faster
-than torch.sort. Other devices, other dtypes and short rows go through torch. Which of several equal scores is
-taken first is not specified, here as in torch.topk.
+torch.topk and torch.sort are slow at the size of a vocabulary. Two facts help: the k highest scores lie in the k
+blocks whose maxima are highest, so blocks are chosen by their maxima and only their elements compared; and on the
+CPU numpy sorts and partitions float32 with vector instructions, about twenty times faster than torch.sort. On CUDA
+one reduction gives each row to one block of threads, so that rows are cut into parts there. Other devices, other
+dtypes and short rows go through torch. Which of several equal scores `highest` takes first is not specified; `topk`
+takes those that torch.topk takes, which matters in half precision, where equal scores are common.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from torch import Tensor
 _BLOCK = 64
 _FEW = 160
 _SHORT = 4096
+_CUDA_BLOCK = 256
+_CUDA_FEW = 16
+"""More than so many of the highest are found faster by torch.topk there."""
 
 
 def _vectorised(scores: Tensor) -> bool:
@@ -36,28 +40,38 @@ def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     vocab = scores.shape[-1]
     if not _vectorised(scores) or k > vocab // 2:
-        return scores.topk(k)
-    blocks = vocab // _BLOCK
-    if k <= _FEW and k <= blocks:
-        return _few(scores, k, blocks)
+        return topk(scores, k)
+    if k <= _FEW and k <= vocab // _BLOCK:
+        return _few(scores, k, _BLOCK)
     highest_k = np.argpartition(scores.detach().numpy(), vocab - k, axis=-1)[:, vocab - k :]
     ids = torch.from_numpy(np.ascontiguousarray(highest_k))
     values, order = scores.gather(-1, ids).sort(-1, descending=True)
     return values, ids.gather(-1, order)
 
 
-def _few(scores: Tensor, k: int, blocks: int) -> tuple[Tensor, Tensor]:
-    whole = blocks * _BLOCK
-    table = scores[:, :whole].unflatten(-1, (blocks, _BLOCK))
+def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The same, also of equal scores those that torch.topk takes, in its order."""
+    if scores.device.type == "cuda" and scores.dim() == 2 and k <= _CUDA_FEW and scores.shape[1] >= _SHORT:
+        return _few(scores, k, _CUDA_BLOCK)
+    return scores.topk(k)
+
+
+def _few(scores: Tensor, k: int, block: int) -> tuple[Tensor, Tensor]:
+    """The same where there are at least k blocks of `block` scores."""
+    blocks = scores.shape[-1] // block
+    whole = blocks * block
+    table = scores[:, :whole].unflatten(-1, (blocks, block))
     best = table.amax(-1).topk(k, sorted=False).indices  # [rows, k] blocks
-    values = table.gather(1, best[..., None].expand(-1, -1, _BLOCK)).flatten(1)  # [rows, k * block]
+    if block == _CUDA_BLOCK:  # of equals torch takes the first ones there
+        best = best.sort(-1).values
+    values = table.gather(1, best[..., None].expand(-1, -1, block)).flatten(1)  # [rows, k * block]
     if whole == scores.shape[-1]:
         values, found = values.topk(k)
-        return values, best.gather(1, found // _BLOCK).mul_(_BLOCK).add_(found % _BLOCK)
+        return values, best.gather(1, found // block).mul_(block).add_(found % block)
     values, found = torch.cat([values, scores[:, whole:]], -1).topk(k)
-    inside = found.clamp(max=k * _BLOCK - 1)
-    ids = best.gather(1, inside // _BLOCK).mul_(_BLOCK).add_(inside % _BLOCK)
-    return values, torch.where(found < k * _BLOCK, ids, found - k * _BLOCK + whole)
+    inside = found.clamp(max=k * block - 1)
+    ids = best.gather(1, inside // block).mul_(block).add_(inside % block)
+    return values, torch.where(found < k * block, ids, found - k * block + whole)
 
 
 def leading(scores: Tensor, most: int) -> tuple[Tensor, Tensor, bool]:
@@ -157,6 +171,15 @@ def highest_values(scores: Tensor) -> Tensor:
     """The highest score of each row `[rows, vocab]`: `[rows]`; NaN where there is one."""
     parts = _parts(scores)
     return scores.amax(-1) if parts == 1 else scores.unflatten(-1, (parts, -1)).amax(-1).amax(-1)
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Probabilities of each row of `[rows, vocab]`, float32; as torch.softmax, which is slow on few and long rows."""
+    parts = _parts(scores) if scores.shape[0] <= _CUDA_FEW else 1
+    if parts == 1:
+        return scores.softmax(-1)
+    shares = scores.sub(highest_values(scores)[:, None]).exp_()
+    return shares.div_(shares.unflatten(-1, (parts, -1)).sum(-1).sum(-1, keepdim=True))
 
 
 def _parts(scores: Tensor) -> int:

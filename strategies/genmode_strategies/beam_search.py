@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import genmode
+from genmode.selection import softmax, topk
 
 from .beams import MASKED, BeamParams, Finished
 
@@ -87,7 +88,7 @@ class BeamSample(BeamSearch):
         self, session: genmode.Session, log_scores: Tensor, running: Tensor, keep: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         sums = _continued(log_scores, running)
-        index = session.multinomial(sums.softmax(-1), keep)
+        index = session.multinomial(session.replay(softmax, sums), keep)
         return (sums.gather(1, index), *_places(index, running, log_scores.shape[-1]))
 
 
@@ -97,7 +98,7 @@ def _continued(log_scores: Tensor, running: Tensor) -> Tensor:
 
 
 def _highest(log_scores: Tensor, running: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
-    found, index = _continued(log_scores, running).topk(keep)
+    found, index = topk(_continued(log_scores, running), keep)
     return (found, *_places(index, running, log_scores.shape[-1]))
 
 

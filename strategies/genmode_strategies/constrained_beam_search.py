@@ -33,6 +33,7 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
+from genmode.selection import topk
 
 from .beam_search import BeamSearch
 from .beams import MASKED, BeamParams
@@ -92,7 +93,7 @@ class ConstrainedBeamSearch(genmode.Strategy):
         allocation = Allocation(session, progress, beams)
         for step in session.steps(ending=False):
             scores = step.log_scores.view(inputs, beams, -1) + running[:, :, None]  # [inputs, beams, vocab]
-            found, index = scores.flatten(1).topk(keep)
+            found, index = topk(scores.flatten(1), keep)
             rows, tokens = index // scores.shape[2] + offset, index % scores.shape[2]  # [inputs, keep]
             ends = hypotheses.endings(rows, tokens)
             quiet = session.surely_none(ends)

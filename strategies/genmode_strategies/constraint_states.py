@@ -247,16 +247,21 @@ def number(parts: Parts, first: States, vocab: int, device: torch.device) -> tup
     Args:
         parts, first: on the CPU.
     """
-    return _numbered(parts, tuple(_packed(first)), vocab, device)
+    begun = _packed(first)
+    found = _numbered(parts, tuple(dict.fromkeys(begun)), vocab, device)
+    if found is None:
+        return None
+    whole, numbers = found
+    return whole, torch.tensor([numbers[state] for state in begun], device=device)
 
 
 @functools.lru_cache(maxsize=8)
 def _numbered(
     parts: Parts, begun: tuple[tuple[int, ...], ...], vocab: int, device: torch.device
-) -> tuple[Whole, Tensor] | None:
+) -> tuple[Whole, dict[tuple[int, ...], int]] | None:
+    """The table, and the number of each state in it; kept for later calls with these constraints."""
     tokens, width = parts.each_token, len(parts.each_token)
-    numbers: dict[tuple[int, ...], int] = {}
-    firsts = [numbers.setdefault(state, len(numbers)) for state in begun]
+    numbers = {state: number for number, state in enumerate(begun)}
     following: list[list[int]] = []
     while len(following) < len(numbers):
         if len(numbers) * width > MOST_ENTRIES:
@@ -267,7 +272,7 @@ def _numbered(
         found = [numbers.setdefault(state, len(numbers)) for state in _packed(ends)]
         following += [found[i : i + width] for i in range(0, len(found), width)]
     whole = Whole(parts, _unpacked(list(numbers), len(parts.starts)), torch.tensor(following), vocab, device)
-    return whole, torch.tensor(firsts, device=device)
+    return whole, numbers
 
 
 def _packed(states: States) -> list[tuple[int, ...]]:

@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
+from genmode.selection import softmax, topk
 
 
 class ContrastiveSearch(genmode.Strategy):
@@ -46,7 +47,7 @@ class ContrastiveSearch(genmode.Strategy):
         for step in session.steps():
             if context is None:
                 context = Context(session, step)
-            likely, tokens = step.scores.softmax(-1).topk(min(params.top_k, step.scores.shape[1]))  # [rows, k]
+            likely, tokens = topk(softmax(step.scores), min(params.top_k, step.scores.shape[1]))  # [rows, k]
             look = step.look(tokens, one_by_one=params.low_memory)
             if look.hidden is None:
                 raise genmode.UnsupportedError(f"{type(session.model).__name__} gives no hidden states")
@@ -98,4 +99,5 @@ def last_hidden(outputs: Any) -> Tensor:
 def unit(states: Tensor) -> Tensor:
     """Vectors of length one, float32."""
     states = states.float()
-    return states / torch.linalg.vector_norm(states, dim=-1, keepdim=True).clamp_min_(1e-12)
+    length: Tensor = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+    return states / length.clamp_min_(1e-12)

@@ -86,8 +86,8 @@ class DolaGeneration(genmode.Strategy):
             states = step.outputs.hidden_states
             hidden = torch.stack([states[layer][:, -1].to(place) for layer in layers])  # [layers, rows, size]
             early = head(hidden).to(device=session.device, dtype=torch.float32)  # [layers, rows, vocab]
-            step.scores = step.process(contrast(step.logits, early))
-            step.commit(step.sample() if params.do_sample else step.scores.argmax(-1))
+            step.scores = step.process(session.replay(contrast, step.logits, early))
+            step.commit(step.sample() if params.do_sample else step.best())
 
 
 def candidate_layers(chosen: str | list[int], count: int, tied: bool) -> list[int]:

@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
+from genmode.selection import softmax, topk
 
 from .beam_search import BeamSearch
 from .beams import MASKED, BeamParams
@@ -174,8 +175,7 @@ def _candidates(session: genmode.Session, scores: Tensor, keep: int, sample: boo
         scores: `[inputs, size * vocab]`, float32.
     """
     if not sample:
-        found, index = scores.topk(keep)
-        return found, index
-    drawn = session.multinomial(scores.softmax(-1), keep)
+        return topk(scores, keep)
+    drawn = session.multinomial(softmax(scores), keep)
     found, order = scores.gather(1, drawn).sort(dim=1, descending=True)
     return found, drawn.gather(1, order)

@@ -77,3 +77,23 @@ def test_nan_counts_as_highest_as_in_torch() -> None:
     scores[0, 77] = torch.nan
     for k in (5, 500):
         assert selection.highest(scores, k)[1][0, 0] == 77
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("vocab", [512, 4096, 5003])
+def test_softmax_in_parts(monkeypatch: pytest.MonkeyPatch, rows: int, vocab: int) -> None:
+    scores = scores_of("normal", rows, vocab)
+    torch.testing.assert_close(selection.softmax(scores), scores.softmax(-1))
+    monkeypatch.setattr(selection, "_parts", lambda scores: 8 if vocab % 8 == 0 else 1)
+    torch.testing.assert_close(selection.softmax(scores), scores.softmax(-1))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("vocab", [4096, 50257, 513024])
+@pytest.mark.parametrize("k", [1, 4, 8, 16, 17])
+def test_topk_takes_of_equals_what_torch_takes(device: str, vocab: int, k: int) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    scores = scores_of("normal", 4, vocab).bfloat16().float().to(device)  # many are equal
+    for got, wanted in zip(selection.topk(scores, k), scores.topk(k), strict=True):
+        assert torch.equal(got, wanted)

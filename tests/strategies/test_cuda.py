@@ -227,6 +227,38 @@ def test_attention_in_parts_equals_attention(
     assert error < 6e-3, error  # bfloat16 keeps 8 bits
 
 
+def test_attention_by_a_trace_equals_attention_to_reordered_keys() -> None:
+    from genmode.session.attention import TRACE, brought_home
+    from genmode.session.split_attention import attend
+
+    torch.manual_seed(0)
+    rows, heads, kv_heads, limit, width = 6, 8, 2, 300, 64
+    key, value = torch.randn(2, rows, kv_heads, limit, width, device="cuda", dtype=torch.bfloat16)
+    for count in (1, 3):
+        query = torch.randn(rows, heads, count, width, device="cuda", dtype=torch.bfloat16)
+        trace = torch.randint(1, rows + 1, (rows, 1, 1, limit), device="cuda", dtype=TRACE)
+        seen = torch.arange(limit, device="cuda") < limit - 9 - torch.arange(count, device="cuda").flip(0)[:, None]
+        trace = torch.where(seen, trace, 0)
+        own = [brought_home(states, trace) for states in (key, value)]
+        got = attend(query, key, value, trace, width**-0.5)
+        assert torch.equal(got, attend(query, *own, trace > 0, width**-0.5))
+
+
+@pytest.mark.parametrize("mode", ["beams", "beam_sample", "groups"])
+def test_beams_that_part_give_the_tokens_of_reordered_ones(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = make("llama").bfloat16(), padded(3)
+    flags: dict[str, Any] = {**TRANSFORMERS_MODES, **OWN_MODES}[mode] | {"max_new_tokens": 60, "eos_token_id": None}
+    flags |= {"return_dict_in_generate": True}
+    torch.manual_seed(3)
+    got = genmode.generate(model, **inputs, **flags)
+    monkeypatch.setattr(graphs.attention, "traces", lambda model, keys: False)
+    torch.manual_seed(3)
+    expected = genmode.generate(model, **inputs, **flags)
+    assert torch.equal(got.sequences, expected.sequences)
+    for one, other in zip(got.past_key_values.layers, expected.past_key_values.layers, strict=True):
+        assert torch.equal(one.keys, other.keys)
+
+
 def test_out_of_memory_says_what_to_reduce_and_leaves_nothing_behind() -> None:
     model, inputs = make("llama"), padded(3)
     expected = genmode.generate(model, **inputs, max_new_tokens=12)

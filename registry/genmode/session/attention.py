@@ -7,13 +7,14 @@ taken as further query positions they need no copy,
     [rows, heads, q, width] -> [rows, kv heads, heads / kv heads * q, width].
 
 Used while a forward is captured, by the name that transformers looks attention up under. Where Triton works,
-`split_attention` reads a long cache in parts.
+`split_attention` reads a long cache in parts, and a row's keys where they lie, be it in another row's slots.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import threading
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ..seam import PACKED, SPLIT
+from ..seam import PACKED, SPLIT, attention_name
+
+TRACE = torch.int16
+"""The dtype of a mask that also says in which row's slots keys lie; see `split_attention.attend`."""
 
 
 def packed_sdpa(
@@ -37,11 +41,14 @@ def packed_sdpa(
     Args:
         query: `[rows, heads, q, width]`.
         key, value: `[rows, kv heads, length, width]`.
-        attention_mask: `[rows, 1, q, length]`, bool, or None.
+        attention_mask: `[rows, 1, q, length]`, bool or a trace, or None.
 
     Returns:
         `[rows, q, heads, width]`, and None for the attention weights.
     """
+    if attention_mask is not None and attention_mask.dtype == TRACE:
+        key, value = brought_home(key, attention_mask), brought_home(value, attention_mask)
+        attention_mask = attention_mask > 0
     rows, heads, count, width = query.shape
     groups = heads // key.shape[1]
     if attention_mask is None or groups == 1 or attention_mask.shape[1] != 1 or kwargs.get("position_bias") is not None:
@@ -67,12 +74,26 @@ def split_sdpa(
     )
 
 
+def brought_home(states: Tensor, trace: Tensor) -> Tensor:
+    """Keys or values `[rows, kv heads, length, width]`, each row's in slots of its own: a copy."""
+    sources = (trace[:, 0, -1].long() - 1).clamp(min=0)  # [rows, length]
+    return states.gather(0, sources[:, None, :, None].expand(states.shape))
+
+
 _splitting: Any = None
 _given_up = False
 
 
 class KernelError(RuntimeError):
     """Triton could not build or start a kernel."""
+
+
+def kernels() -> Any:
+    """The module `split_attention`; None where there is no Triton, or where it has failed."""
+    global _splitting
+    if _splitting is None and not _given_up and importlib.util.find_spec("triton") is not None:
+        _splitting = importlib.import_module("genmode.session.split_attention")
+    return _splitting
 
 
 def give_up(error: Exception) -> bool:
@@ -85,13 +106,56 @@ def give_up(error: Exception) -> bool:
     return True
 
 
+def traces(model: Any, keys: Tensor) -> bool:
+    """Whether captured forwards of the model can read keys like these, `[rows, kv heads, *, width]`, by a trace."""
+    return (
+        keys.dtype in (torch.bfloat16, torch.float16) and keys.shape[3] <= 256 and keys.shape[0] < 2**15
+        and attention_name(model) == "sdpa" and kernels() is not None
+    )  # fmt: skip
+
+
+_building: dict[tuple[Any, ...], threading.Thread] = {}
+
+
+def build_ahead(model: Any, rows: int, limit: int, traced: bool) -> None:
+    """Begin to build the kernels that the model's first captured forward wants, while its prompt is run.
+
+    Args:
+        rows, limit: shape of that forward, which sees `limit` keys of `rows` rows.
+        traced: whether its mask is a trace.
+    """
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_attention_heads", None)
+    wanted = model.dtype in (torch.bfloat16, torch.float16) and attention_name(model) == "sdpa"
+    if heads is None or not wanted or _given_up or importlib.util.find_spec("triton") is None:
+        return
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    key = (model.device, model.dtype, heads, kv_heads, width, traced)
+    if key in _building:
+        return
+
+    def build() -> None:
+        try:
+            torch.cuda.set_device(model.device)
+            with torch.cuda.stream(torch.cuda.Stream()), torch.device(model.device):
+                query = torch.zeros(rows, 1, heads, width, dtype=model.dtype).transpose(1, 2)
+                keys = torch.zeros(rows, kv_heads, limit, width, dtype=model.dtype)
+                mask = torch.ones(rows, 1, 1, limit, dtype=TRACE if traced else torch.bool)
+                kernels().attend(query, keys, keys, mask, 1.0)
+        except Exception:  # whatever it is, the capture meets it again and deals with it
+            return
+
+    _building[key] = threading.Thread(target=build, name="genmode-kernels", daemon=True)
+    _building[key].start()
+
+
 @contextmanager
 def packed(model: Any) -> Generator[None, None, None]:
     """Have the model's layers use `split_sdpa`, or `packed_sdpa` without Triton, for scaled dot-product attention."""
-    global _splitting
-    if _splitting is None and not _given_up and importlib.util.find_spec("triton") is not None:
-        _splitting = importlib.import_module("genmode.session.split_attention")
-    name = PACKED if _splitting is None else SPLIT
+    for thread in tuple(_building.values()):
+        thread.join()
+    name = PACKED if kernels() is None else SPLIT
     configs = [
         config for config in {id(c): c for c in _configs(model)}.values() if config._attn_implementation == "sdpa"
     ]

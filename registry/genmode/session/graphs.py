@@ -47,10 +47,25 @@ class Workbench:
         self.last = torch.zeros((), dtype=torch.long, device=device)
         self.columns = torch.arange(capacity, device=device)
         self.visible = torch.ones(rows, capacity, dtype=torch.bool, device=device)
+        self.own_rows = torch.arange(1, rows + 1, device=device)[:, None]
+        self.trace = torch.empty(rows, capacity, dtype=attention.TRACE, device=device)
+        """One more than the row in whose slot each key of a row lies; one's own row from the end on."""
+        self.traced = False
+        """Whether some keys lie elsewhere than in their own row."""
         self.graphs: dict[tuple[Any, ...], Captured] = {}
         self.pool: Any = None
         self.replays = Replays()
         self.logits: Tensor | None = None
+
+    def straighten(self, begin: int, end: int) -> None:
+        """Bring keys and values of columns `[begin, end)` home into the slots of their own rows."""
+        if self.traced:
+            sources = self.trace[None, :, None, begin:end, None].long() - 1
+            for block in self.slab.blocks:
+                part = block[:, :, :, begin:end]
+                part.copy_(part.gather(1, sources.expand(part.shape)))
+        self.traced = False
+        self.trace.copy_(self.own_rows)
 
 
 class Captured:
@@ -154,6 +169,7 @@ class GraphEngine(SlabEngine):
         self.stock = stock_of(model)
         capacity = -(-(capacity + SPARE) // BLOCK) * BLOCK
         super().__init__(model, input_ids, config, kwargs, copies, capacity)
+        attention.build_ahead(model, self.rows, min(FIRST, capacity), (config.num_beams or 1) > 1)
 
     def _make_slab(self, layers: int, capacity: int) -> Slab:
         device = self.ids.device
@@ -170,6 +186,8 @@ class GraphEngine(SlabEngine):
         bench = self.bench
         if bench is None:
             return
+        bench.traced = False
+        bench.straighten(0, 0)
         bench.shift.copy_(self.shift.expand(self.rows))
         bench.last.fill_(self.last)
         bench.visible.fill_(True)
@@ -202,6 +220,7 @@ class GraphEngine(SlabEngine):
 
     def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
         """Captured when all candidates go in one forward."""
+        self._straighten()
         count = tokens.shape[1]
         if self.bench is not None and self.bound + count > self.bench.capacity:
             self._enlarge(self.bound + count)
@@ -241,12 +260,13 @@ class GraphEngine(SlabEngine):
         while limit < self.bound + tokens.shape[1]:
             limit *= 2
         level = self.length is not None
-        key = (kind, tokens.shape[1], min(limit, bench.capacity), level, self.padded, tuple(sorted(self.extra)))
+        seen = min(limit, bench.capacity)
+        key = (kind, tokens.shape[1], seen, level, bench.traced, self.padded, tuple(sorted(self.extra)))
         return bench.graphs.get(key) or self._capture(bench, key, tokens)
 
     def _body(self, bench: Workbench, tokens: Tensor, key: tuple[Any, ...], call: Callable[..., Any]) -> Any:
         """One forward at each row's own length; advances the lengths unless it looks at candidates."""
-        kind, count, limit, level = key[:4]
+        kind, count, limit, level, traced = key[:5]
         slots = bench.lengths[:, None] + bench.columns[:count]
         positions = slots
         seen = bench.columns[:limit]
@@ -256,6 +276,8 @@ class GraphEngine(SlabEngine):
             mask = (seen < positions[:, None, :, None]) | (seen == slots[:, None, :, None])
         if self.padded:
             mask = mask & bench.visible[:, None, None, :limit]
+        if traced:
+            mask = torch.where(mask, bench.trace[:, None, None, :limit], 0)
         bench.slab.slots, bench.slab.limit = slots[0] if level else slots, limit
         outputs = call(
             input_ids=tokens, position_ids=torch.minimum(positions, bench.last) + bench.shift[:, None],
@@ -292,8 +314,20 @@ class GraphEngine(SlabEngine):
         bench.graphs[key] = captured = Captured(static, graph, outputs)
         return captured
 
+    def _can_part(self, bench: Workbench) -> bool:
+        """Whether rows may go on from one another while keys stay where they are."""
+        if self.length is None:
+            return False
+        return bench.traced or attention.traces(self.model, bench.slab.own[0].keys)
+
+    def _straighten(self) -> None:
+        """Where beams have parted, bring what they share into each one's own row."""
+        if self.bench is not None and self.bench.traced:
+            self.bench.straighten(self.prompt, self.bound)
+
     def _drop(self) -> None:
         """Go on without graphs: the slab stays, eager forwards take over."""
+        self._straighten()
         bench, self.bench = self.bench, None
         if bench is not None:
             bench.graphs.clear()
@@ -307,6 +341,7 @@ class GraphEngine(SlabEngine):
         old = self.bench
         if old is None:
             return
+        self._straighten()
         capacity = -(-max(needed + SPARE, 2 * old.capacity) // BLOCK) * BLOCK
         bench = Workbench(len(old.slab.layers), self.rows, capacity, self.ids.device)
         bench.slab.adopt(old.slab)
@@ -323,6 +358,7 @@ class GraphEngine(SlabEngine):
         if self.bench is None:
             super().rewind(counts)
             return
+        self._straighten()  # other rows may read the slots that are written again
         self.bench.lengths.sub_(counts)
         if isinstance(counts, int) and self.length is not None:
             self.length -= counts
@@ -338,6 +374,12 @@ class GraphEngine(SlabEngine):
 
     def select(self, rows: Tensor, within: bool) -> None:
         bench = self.bench
+        if bench is not None and within and self._can_part(bench):
+            bench.traced = True
+            part = bench.trace[:, self.prompt : self.bound]
+            part.copy_(part.index_select(0, rows))
+            return
+        self._straighten()
         if bench is not None and rows.shape[0] != self.rows:
             self._drop()
             bench = None
@@ -348,7 +390,13 @@ class GraphEngine(SlabEngine):
             if self.length is None:
                 bench.lengths.copy_(bench.lengths.index_select(0, rows))
 
+    def cache(self) -> Any:
+        self._straighten()
+        return super().cache()
+
     def free(self) -> None:
+        if self.bench is not None:
+            self.bench.traced = False  # nothing is decoded any more, and bringing keys home takes memory
         self._drop()
 
     def close(self) -> None:

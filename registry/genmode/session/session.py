@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CancelledError, DecodingError, GenmodeError
+from ..selection import topk
 from . import stopping as stopping_module
 from .chain import Chain
 from .commit import record
@@ -339,7 +340,7 @@ class Session:
         """
         noise = self.noise if probabilities.shape[0] == self.rows else self.noise.strided(self.copies)
         weights = probabilities / noise.exponential_full(probabilities)
-        return weights.argmax(-1, keepdim=True) if count == 1 else weights.topk(count, dim=-1).indices
+        return weights.argmax(-1, keepdim=True) if count == 1 else topk(weights, count)[1]
 
     def uniform(self) -> Tensor:
         """One number in [0, 1) for each row: `[rows]`, float32."""

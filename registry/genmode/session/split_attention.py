@@ -7,6 +7,9 @@ alone. Here the keys are cut into parts, each part gives its softmax numerator, 
 
 puts them together. All query heads of one key head are done by one program, so that keys are read once.
 
+A mask of numbers rather than truths is a trace: it says in which row's slot a key lies, so that beams which part
+from one another need not copy what they share.
+
 Source: Dao et al., "Flash-Decoding for long-context inference", 2023; Dao, FlashAttention-2, arXiv:2307.08691,
 section 3.1, for the online softmax. A query that may see nothing gives zeros.
 """
@@ -24,7 +27,7 @@ import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
 from torch import Tensor
 
-from .attention import KernelError
+from .attention import TRACE, KernelError
 
 BLOCK = 64
 """Keys of one step of a program."""
@@ -39,10 +42,10 @@ def _partial(
     q, k, v, mask, sums, maxima, totals, scale, limit, span,
     q_row, q_head, q_token, k_row, k_head, k_slot, v_row, v_head, v_slot, mask_row, mask_token,
     kv_heads, parts, GROUPS: tl.constexpr, COUNT: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr,
-    QUERIES: tl.constexpr, BLOCK: tl.constexpr,
+    QUERIES: tl.constexpr, BLOCK: tl.constexpr, TRACED: tl.constexpr,
 ):  # fmt: skip
     """One part of the keys of one key head of one row."""
-    pair, part = tl.program_id(0), tl.program_id(1)
+    pair, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row, head = pair // kv_heads, pair % kv_heads
     m, d = tl.arange(0, QUERIES), tl.arange(0, WIDE)
     real, inside = m < GROUPS * COUNT, d < WIDTH
@@ -55,9 +58,18 @@ def _partial(
     for first in range(part * span, tl.minimum(part * span + span, limit), BLOCK):
         n = first + tl.arange(0, BLOCK)
         there = n < limit
+        home = row + tl.zeros([BLOCK], tl.int64)
         pick = there[:, None] & inside[None, :]
-        keys = tl.load(k + row * k_row + head * k_head + n[:, None] * k_slot + d[None, :], mask=pick, other=0.0)
-        values = tl.load(v + row * v_row + head * v_head + n[:, None] * v_slot + d[None, :], mask=pick, other=0.0)
+        if TRACED:  # the last token sees all that any of them sees
+            last = mask + row * mask_row + (COUNT - 1) * mask_token
+            home = tl.load(last + n, mask=there, other=0).to(tl.int64) - 1
+            pick = pick & (home >= 0)[:, None]
+        keys = tl.load(
+            k + home[:, None] * k_row + head * k_head + n[:, None] * k_slot + d[None, :], mask=pick, other=0.0
+        )  # fmt: skip
+        values = tl.load(
+            v + home[:, None] * v_row + head * v_head + n[:, None] * v_slot + d[None, :], mask=pick, other=0.0
+        )  # fmt: skip
         seen = tl.load(
             mask + row * mask_row + token[:, None] * mask_token + n[None, :],
             mask=real[:, None] & there[None, :], other=0,
@@ -82,7 +94,7 @@ def _together(
     GROUPS: tl.constexpr, COUNT: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """One query of one head: what its parts give together."""
-    pair, m = tl.program_id(0), tl.program_id(1)
+    pair, m = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row, head = pair // kv_heads, pair % kv_heads
     part, d = tl.arange(0, PARTS), tl.arange(0, WIDE)
     slot = (pair * parts + part) * (GROUPS * COUNT) + m
@@ -100,7 +112,7 @@ def _together(
 def fits(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
     """Whether `attend` may be called: half precision on CUDA, at most 64 queries a key head, 256 numbers a head."""
     return (
-        mask is not None and mask.dtype == torch.bool and mask.shape[1] == 1 and query.is_cuda
+        mask is not None and mask.dtype in (torch.bool, TRACE) and mask.shape[1] == 1 and query.is_cuda
         and query.dtype in (torch.bfloat16, torch.float16) and key.dtype == query.dtype == value.dtype
         and query.shape[1] // key.shape[1] * query.shape[2] <= 64
         and query.shape[3] == value.shape[3] <= 256
@@ -115,7 +127,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float
     Args:
         query: `[rows, heads, q, width]`, float16 or bfloat16.
         key, value: `[rows, kv heads, length, width]`.
-        mask: `[rows or 1, 1, q, length]`, bool: true where a query sees a key.
+        mask: `[rows or 1, 1, q, length]`, bool: true where a query sees a key. Or int16: one more than the row in
+            whose slot the key lies, 0 where it is hidden; the last query then sees all that any of its row sees.
 
     Returns:
         `[rows, q, heads, width]`.
@@ -140,7 +153,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float
             query.stride(0), query.stride(1), query.stride(2), key.stride(0), key.stride(1), key.stride(2),
             value.stride(0), value.stride(1), value.stride(2),
             0 if mask.shape[0] == 1 else mask.stride(0), mask.stride(2),
-            kv_heads, parts, **constants, QUERIES=queries, BLOCK=BLOCK, num_warps=4,
+            kv_heads, parts, **constants, QUERIES=queries, BLOCK=BLOCK, TRACED=mask.dtype == TRACE, num_warps=4,
         )  # fmt: skip
         cast(Any, _together)[(pairs, groups * count)](
             sums, maxima, totals, out, kv_heads, parts, out.stride(0), out.stride(1), out.stride(2),

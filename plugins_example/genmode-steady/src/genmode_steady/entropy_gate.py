@@ -37,6 +37,11 @@ class EntropyGate(genmode.Strategy):
     def decode(self, session: Session, params: Any) -> None:
         """Decode until all rows are done."""
         for step in session.steps():
-            entropy = torch.special.entr(step.logits.softmax(-1)).sum(-1)  # [rows]
-            sure = entropy <= params.gate_entropy
-            step.commit(torch.where(sure, step.scores.argmax(-1), step.sample()))
+            sure = session.replay(entropy, step.logits) <= params.gate_entropy  # [rows]
+            step.commit(torch.where(sure, step.best(), step.sample()))
+
+
+def entropy(logits: torch.Tensor) -> torch.Tensor:
+    """Entropy in nats of softmax(logits): `[rows]`, from `[rows, vocab]`."""
+    total: torch.Tensor = torch.special.entr(logits.softmax(-1)).sum(-1)
+    return total
