@@ -37,35 +37,43 @@ class Finished:
     Attributes:
         scores: `[inputs, beams]`, float32, descending; -1e9 where there is none yet.
         trace: `[inputs, beams, decoded]`, int32: the row that each token was chosen in; None if not kept.
-        open: `[inputs, 1]`, bool: whether an open hypothesis may still win.
+        closed: `[inputs, 1]`, bool: whether no open hypothesis may win any more.
     """
 
     def __init__(self, session: genmode.Session, params: Any) -> None:
-        inputs, beams, device = session.inputs, params.num_beams, session.device
-        self.session, self.params, self.beams = session, params, beams
-        fill = _fill(session)
-        # The last column holds how many tokens were decoded, so that sequence and length are picked as one.
-        self.records = torch.full((inputs, beams, session.max_length + 1), fill, device=device)
+        inputs, beams, device, longest = session.inputs, params.num_beams, session.device, session.max_length
+        self.session, self.params, self.fill = session, params, _fill(session)
+        session.history.reserve(longest + 1)
+        # The last column holds the length before the last token, so that tokens and length are picked as one; what
+        # lies behind a length is undefined.
+        self.records = torch.full((inputs, beams, longest + 1), self.fill, device=device)
         self.records[:, :, : session.prompt_length] = session.history.ids.view(inputs, beams, -1)
-        self.records[:, :, -1] = 0
+        self.records[:, :, -1] = session.prompt_length - 1
         self.scores = torch.full((inputs, beams), MASKED, device=device)
-        self.open = torch.ones(inputs, 1, dtype=torch.bool, device=device)
+        self.closed = torch.zeros(inputs, 1, dtype=torch.bool, device=device)
         self.touched = False
-        self.length = torch.full((), session.prompt_length, device=device)
+        self.length = torch.full((1,), session.prompt_length, device=device)
+        # By the length before the last token: what the summed log-probability is divided by, on CUDA multiplied, as
+        # torch does with a number there.
+        decoded = (torch.arange(1, longest + 1, device=device) - session.prompt_length).clamp(min=1)
+        divisors = (decoded.double() ** params.length_penalty).float()
+        self.divisors = divisors.reciprocal() if divisors.is_cuda else divisors  # [max_length]
+        self.behind: Tensor | None = None
         self.trace: Tensor | None = None
         if session.generation_config.return_dict_in_generate:
-            size = session.max_length - session.prompt_length
+            size = longest - session.prompt_length
             self.trace = torch.full((inputs, beams, size), -1, dtype=torch.int32, device=device)
 
     @property
     def sequences(self) -> Tensor:
         """`[inputs, beams, max_length]`, long."""
-        return self.records[:, :, :-1]
+        columns = torch.arange(self.records.shape[2] - 1, device=self.records.device)
+        return self.records[:, :, :-1].where(columns <= self.records[:, :, -1:], self.fill)
 
     @property
     def lengths(self) -> Tensor:
         """`[inputs, beams]`, long: decoded tokens."""
-        return self.records[:, :, -1]
+        return self.records[:, :, -1] + (1 - self.session.prompt_length)
 
     @property
     def done(self) -> Tensor:
@@ -89,17 +97,23 @@ class Finished:
         """
         session, params = self.session, self.params
         if not self.touched and session.surely_none(ended):
-            running, rows, tokens = _go_on(ended, sums, rows, tokens, self.beams)
+            running, rows, tokens = _go_on(ended, sums, rows, tokens, self.scores.shape[1])
             self.length = self.length + 1
             return running, rows, tokens, None
         self.touched = True
-        self.records, self.scores, self.open, self.trace, self.length, *found = session.replay(
-            _judged, self.records, self.scores, self.open, self.trace, self.length,
-            ended, sums, rows, tokens, trace, session.history.tokens, session.prompt_length, session.max_length,
-            params.length_penalty, params.early_stopping, _fill(session),
+        self.records, self.scores, self.closed, self.trace, self.length, *found = session.replay(
+            _judged, self.records, self.scores, self.closed, self.trace, self.length,
+            ended, ended <= self._behind(ended), sums, rows, tokens, trace, session.history.tokens, self.divisors,
+            session.prompt_length, params.early_stopping, params.length_penalty > 0.0,
         )  # fmt: skip
         running, rows, tokens, over = found
         return running, rows, tokens, over
+
+    def _behind(self, ended: Tensor) -> Tensor:
+        """Which candidates come behind the first `num_beams`: `[n]`, bool."""
+        if self.behind is None:
+            self.behind = torch.arange(ended.shape[1], device=ended.device) >= self.scores.shape[1]
+        return self.behind
 
     def finish(self, running: Tensor, trace: Tensor | None) -> None:
         """State the result, best first; open hypotheses stand in where the loop ended early.
@@ -116,9 +130,9 @@ class Finished:
             # Any finished hypothesis comes before any open one; float64 keeps the order beside the large numbers.
             finished = self.scores.double().where(self.done, 2 * MASKED)
             best = torch.cat([finished, worth.double() + MASKED], 1).topk(beams).indices
-            open_ids = torch.full_like(self.records, _fill(session))
+            open_ids = torch.full_like(self.records, self.fill)
             open_ids[:, :, :length] = session.history.ids.view(inputs, beams, length)
-            open_ids[:, :, -1] = length - prompt
+            open_ids[:, :, -1] = length - 1
             self.records = _pick(self.records, open_ids, best)
             self.scores = _pick(self.scores, worth, best)
             if self.trace is not None and trace is not None:
@@ -147,59 +161,51 @@ class Finished:
 
 def _go_on(ended: Tensor, sums: Tensor, rows: Tensor, tokens: Tensor, beams: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best `beams` candidates that do not end: sums, rows and tokens, `[inputs, beams]` each."""
-    running, best = (sums + ended * MASKED).topk(beams)  # among equals another order than the candidates have
+    # among equals another order than the candidates have
+    running, best = torch.add(sums, ended, alpha=MASKED).topk(beams)
     return running, rows.gather(1, best), tokens.gather(1, best)
 
 
 def _judged(
-    records: Tensor, scores: Tensor, open_: Tensor, trace: Tensor | None, length: Tensor,
-    ended: Tensor, sums: Tensor, rows: Tensor, tokens: Tensor, open_trace: Tensor | None, history: Tensor,
-    prompt: int, max_length: int, penalty: float, early: bool | str, fill: int,
+    records: Tensor, scores: Tensor, closed: Tensor, trace: Tensor | None, length: Tensor,
+    ended: Tensor, unfit: Tensor, sums: Tensor, rows: Tensor, tokens: Tensor, open_trace: Tensor | None,
+    history: Tensor, divisors: Tensor, prompt: int, early: bool | str, rewarded: bool,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """One step of `Finished`: what it holds afterwards, the length, and what `judge` returns.
 
     All candidates are ranked as transformers ranks them, so that equal scores end up in its order.
     """
     inputs, beams = scores.shape
-    done = scores > MASKED / 2
-    worth = _worth(sums, length + 1 - prompt, penalty)
+    parents = rows[:, :beams].flatten()
+    divisor = divisors.index_select(0, length)
+    worth = _worth(sums, divisor)
     if early is True:
-        worth = worth + done.all(-1, keepdim=True) * MASKED
-    worth = worth + ~open_ * MASKED
-    first = torch.arange(ended.shape[1], device=ended.device) < beams
-    worth = worth + ~(ended & first) * MASKED
-    ranked, best = torch.cat([scores, worth], 1).topk(beams)  # [inputs, beams]
-    scores, best = ranked.clamp(min=MASKED), best.clamp(max=2 * beams - 1)  # what is behind is masked
-    parents, last = rows[:, :beams], tokens[:, :beams]
-    columns, width = torch.arange(max_length + 1, device=ended.device), min(max_length, history.shape[1])
-    candidates = records.new_full((inputs, beams, max_length + 1), fill)
-    candidates[:, :, :width] = history[:, :width][parents]
-    candidates = candidates.where(columns < length, fill)
-    candidates = torch.where(columns == length, last[:, :, None], candidates)
-    candidates = torch.where(columns == max_length, length + 1 - prompt, candidates)
+        worth = torch.add(worth, (scores > MASKED / 2).all(-1, keepdim=True), alpha=MASKED)
+    worth = torch.add(torch.add(worth, closed, alpha=MASKED), unfit, alpha=MASKED)
+    scores, best = torch.cat([scores, worth], 1).topk(beams)  # [inputs, beams]
+    scores, best = scores.clamp(min=MASKED), best.clamp(max=2 * beams - 1)  # what is behind is masked
+    candidates = history[:, : records.shape[2]].index_select(0, parents).view(records.shape)
+    candidates.scatter_(2, length.expand(inputs, beams, 1), tokens[:, :beams, None])
+    candidates[:, :, -1] = length
     records = _pick(records, candidates, best)
     if trace is not None and open_trace is not None:
-        size = torch.arange(trace.shape[2], device=ended.device)
-        traces = open_trace[parents].where(size < length - prompt, -1)
-        traces = torch.where(size == length - prompt, parents[:, :, None].to(torch.int32), traces)
-        trace = _pick(trace, traces, best)
+        traces = open_trace.index_select(0, parents).view(trace.shape)
+        chosen = parents.view(inputs, beams, 1).to(torch.int32)
+        trace = _pick(trace, traces.scatter(2, (length - prompt).expand(chosen.shape), chosen), best)
     running, rows, tokens = _go_on(ended, sums, rows, tokens, beams)
-    length = length + 1
-    patient = early == "never" and penalty > 0.0
-    reach = torch.full_like(length, max_length) if patient else length
     done = scores > MASKED / 2
     worst = scores.amin(1, keepdim=True).where(done, MASKED)
-    open_ = open_ & (_worth(running[:, :1], reach - prompt, penalty) > worst).any(-1)[:, None]
-    over = ~open_.any() | ended.all()
+    # the best that an open hypothesis can be worth: at its present length, or at the greatest one
+    reachable = _worth(running[:, :1], divisors[-1:] if early == "never" and rewarded else divisor)
+    closed = closed >= (reachable > worst).any(-1, keepdim=True)  # closed, or not any
+    over = closed.all() | ended.all()
     if early is True:
         over = over | done.all()
-    return records, scores, open_, trace, length, running, rows, tokens, over
+    return records, scores, closed, trace, length + 1, running, rows, tokens, over
 
 
-def _worth(sums: Tensor, decoded: Tensor, penalty: float) -> Tensor:
-    """sums / decoded^penalty, rounded as torch does it for a number `decoded`: on CUDA by the reciprocal."""
-    divisor = (decoded.double() ** penalty).float()
-    return sums * divisor.reciprocal() if sums.is_cuda else sums / divisor
+def _worth(sums: Tensor, divisor: Tensor) -> Tensor:
+    return sums * divisor if sums.is_cuda else sums / divisor
 
 
 def _fill(session: genmode.Session) -> int:

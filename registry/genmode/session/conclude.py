@@ -105,7 +105,7 @@ class Conclusion:
             self._stream(session.emitter)
         if before is None:
             return False
-        if int(before[1]) >= 0:
+        if logits is not None and int(before[1]) < session.rows:
             raise unsound(int(before[1]))
         if self.carries and session.ending and session.emitter is not None:
             session.emitter.put(before[3:])
@@ -161,20 +161,20 @@ def report(
         lengths: `[rows]`, long; None if the host knows them.
 
     Returns:
-        Whether the loop goes on, the first row whose logits are not finite or -1, the greatest length or 0, and
-        the tokens to be streamed.
+        Whether the loop goes on, how many rows there are before the first whose logits are not finite, the greatest
+        length, and the tokens to be streamed. What was not given counts for nothing.
     """
     device = next(one.device for one in (logits, unfinished, stop_flag, last, lengths) if one is not None)
     one = torch.ones(1, dtype=torch.long, device=device)
     running = one if unfinished is None else unfinished.any().long()[None]
     if stop_flag is not None:
         running = running * ~stop_flag
-    bad_row = -one
+    sound = one
     if logits is not None:
-        unsound_rows = ~highest_values(logits.flatten(1)).isfinite()
-        bad_row = torch.where(unsound_rows.any(), unsound_rows.long().argmax(), -1)[None]
-    longest = one - 1 if lengths is None else lengths.amax()[None]
-    return torch.cat([running, bad_row, longest, *([] if last is None else [last])])
+        best = highest_values(logits.flatten(1))
+        sound = (best - best == 0).cumprod(0, dtype=torch.long).sum(0, keepdim=True)  # a finite number less itself is 0
+    longest = one if lengths is None else lengths.amax()[None]
+    return torch.cat([running, sound, longest, *([] if last is None else [last])])
 
 
 def unsound(row: int | None) -> DecodingError:
