@@ -30,15 +30,16 @@ import genmode
 PROMPT, STEPS = 128, 256
 SAMPLE = {"do_sample": True, "temperature": 0.8, "top_k": 50, "top_p": 0.9}
 CASES: dict[str, dict[str, Any]] = {"greedy_search": {}, "sample": SAMPLE, "beam_search, 4 beams": {"num_beams": 4}}
-FURTHER: dict[str, tuple[dict[str, Any], int, int]] = {
-    "beam_sample, 4 beams": ({"num_beams": 4, "do_sample": True}, 4, 1),
-    "group_beam_search, 4 beams in 2": ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}, 4, 1),
-    "contrastive_search, 4 candidates": ({"penalty_alpha": 0.6, "top_k": 4}, 1, 4),
-    "dola_generation, low": ({"dola_layers": "low", "repetition_penalty": 1.2}, 1, 1),
-    "prompt_lookup, 4 tokens": ({"prompt_lookup_num_tokens": 4}, 1, 5),
-    "entropy_gate (example plugin)": ({"strategy": "entropy_gate"}, 1, 1),
+FURTHER: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
+    "beam_sample, 4 beams": ({"num_beams": 4, "do_sample": True}, (4, 1, 0)),
+    "group_beam_search, 4 beams in 2": ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}, (4, 1, 0)),
+    "contrastive_search, 4 candidates": ({"penalty_alpha": 0.6, "top_k": 4}, (1, 4, 0)),
+    "dola_generation, low": ({"dola_layers": "low", "repetition_penalty": 1.2}, (1, 1, 3)),
+    "prompt_lookup, 4 tokens": ({"prompt_lookup_num_tokens": 4}, (1, 5, 0)),
+    "entropy_gate (example plugin)": ({"strategy": "entropy_gate"}, (1, 1, 0)),
 }
-"""Flags, rows for each input, and tokens of one forward. Rows of `prompt_lookup` take up to 5 tokens a forward."""
+"""Flags; rows for each input, tokens a row and further products with the head in one forward. Rows of `prompt_lookup`
+take up to 5 tokens a forward; DoLa reads the vocabulary off three more layers."""
 
 
 def llama(**changes: Any) -> Any:
@@ -97,7 +98,10 @@ def theirs(model: Any, rows: int, flags: dict[str, Any]) -> float:
 
 
 class Forwards(genmode.Strategy):
-    """Times forwards of `width` tokens a row behind the prompt, and nothing else."""
+    """Times forwards of `width` tokens a row behind the prompt, and nothing else.
+
+    `heads`: how often the model's head is applied beside, to states of as many rows at once.
+    """
 
     contract_version = 1
     needs = frozenset({"rollback"})
@@ -105,14 +109,19 @@ class Forwards(genmode.Strategy):
 
     class Params(genmode.Params):
         width: int = 1
+        heads: int = 0
 
     def decode(self, session: genmode.Session, params: Any) -> None:
         next(session.steps())
         tokens = session.history.ids[:, : params.width].contiguous()
+        head = session.model.get_output_embeddings()
+        states = torch.zeros(params.heads, session.rows, head.in_features, dtype=session.model.dtype, device="cuda")
 
         def run(times: int) -> None:
             for _ in range(times):
                 session.engine.forward(tokens)
+                if params.heads:
+                    head(states)
                 session.engine.rewind(params.width)
 
         run(3)
@@ -124,15 +133,15 @@ class Forwards(genmode.Strategy):
         Forwards.milliseconds = begin.elapsed_time(end) / 100
 
 
-def forward(model: Any, rows: int, width: int, **flags: Any) -> float:
+def forward(model: Any, rows: int, width: int, heads: int, **flags: Any) -> float:
     """Milliseconds of one captured forward of `width` tokens a row."""
     ids = ids_of(rows, vocabulary=model.config.vocab_size - 8)
-    genmode.generate(model, ids, strategy="forwards", width=width, max_new_tokens=STEPS, **flags)
+    genmode.generate(model, ids, strategy="forwards", width=width, heads=heads, max_new_tokens=STEPS, **flags)
     return Forwards.milliseconds
 
 
 def line(
-    model: Any, name: str, rows: int, flags: dict[str, Any], least: float, shape: tuple[int, int]
+    model: Any, name: str, rows: int, flags: dict[str, Any], least: float, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
     """One strategy: the whole call, a step behind the prompt, and what the forwards of its shape take."""
     step, first = ours(model, rows, flags)
@@ -214,7 +223,7 @@ def main() -> None:
         part("transformers", "Against transformers' generate, ms a step", against(model))
         return
     part("strategies", "Strategies, nothing compiled", [
-        line(model, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1))
+        line(model, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1, 0))
         for batch in (1, 8) for name, flags in CASES.items()
     ])  # fmt: skip
     host = llama(
@@ -222,7 +231,7 @@ def main() -> None:
         num_key_value_heads=1,
     )  # fmt: skip
     hosted = [
-        line(host, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1))
+        line(host, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1, 0))
         for batch in (1, 8) for name, flags in CASES.items()
     ]  # fmt: skip
     part("host", "Host work: the same on a model that costs the device next to nothing", [
@@ -231,12 +240,12 @@ def main() -> None:
     ])  # fmt: skip
     if options.compile:
         part("compiled", "Compiled tier", [
-            line(model, name, 1, flags | {"compile": True}, least, (1, 1)) for name, flags in list(CASES.items())[:2]
+            line(model, name, 1, flags | {"compile": True}, least, (1, 1, 0)) for name, flags in list(CASES.items())[:2]
         ])  # fmt: skip
     if not options.quick:
         part("further", "Further strategies, nothing compiled", [
-            line(model, name, batch, flags, least, (batch * beams, width))
-            for batch in (1, 8) for name, (flags, beams, width) in FURTHER.items()
+            line(model, name, batch, flags, least, (batch * beams, width, heads))
+            for batch in (1, 8) for name, (flags, (beams, width, heads)) in FURTHER.items()
         ])  # fmt: skip
         panels = growth(model)
         results["growth_ms_per_step"] = panels

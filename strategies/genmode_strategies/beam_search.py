@@ -87,9 +87,20 @@ class BeamSample(BeamSearch):
     def candidates(
         self, session: genmode.Session, log_scores: Tensor, running: Tensor, keep: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        sums = _continued(log_scores, running)
-        index = session.multinomial(session.replay(softmax, sums), keep)
-        return (sums.gather(1, index), *_places(index, running, log_scores.shape[-1]))
+        sums, shares = session.replay(_weighed, log_scores, running)
+        index = session.multinomial(shares, keep)
+        found: tuple[Tensor, Tensor, Tensor] = session.replay(_picked, sums, index, running)
+        return found
+
+
+def _weighed(log_scores: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of each continuation, and its share in the draw: `[inputs, beams * vocab]`, float32, each."""
+    sums = _continued(log_scores, running)
+    return sums, softmax(sums)
+
+
+def _picked(sums: Tensor, index: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return (sums.gather(1, index), *_places(index, running, sums.shape[1] // running.shape[1]))
 
 
 def _continued(log_scores: Tensor, running: Tensor) -> Tensor:

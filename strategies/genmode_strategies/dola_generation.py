@@ -30,6 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
+from genmode.selection import highest_values
 
 RELATIVE_TOP = 0.1
 """Tokens less probable than this share of the most probable one are left out."""
@@ -124,7 +125,7 @@ def contrast(logits: Tensor, early: Tensor) -> Tensor:
         base = early[0]
     else:
         base = early.index_select(0, divergence(final, early).mean(1).argmax(0, keepdim=True))[0]
-    least = final.amax(-1, keepdim=True) + math.log(RELATIVE_TOP)
+    least = highest_values(final)[:, None] + math.log(RELATIVE_TOP)
     return (final - base).masked_fill(final < least, -torch.inf)
 
 

@@ -81,7 +81,7 @@ class GroupBeamSearch(genmode.Strategy):
         inputs, groups = session.inputs, params.num_beam_groups
         size = params.num_beams // groups
         keep = max(2, 1 + len(session.eos_token_ids)) * size
-        unit = torch.arange(inputs, device=session.device)[:, None] * params.num_beams
+        firsts = torch.arange(0, session.rows, size, device=session.device).view(inputs, groups)  # row of each group
         running = torch.full((inputs, groups, size), MASKED, device=session.device)
         running[:, :, 0] = 0.0  # all beams of a group start equal, so only the first may continue
         hypotheses = Hypotheses(session, params, groups)
@@ -95,7 +95,7 @@ class GroupBeamSearch(genmode.Strategy):
             for group in range(groups):
                 scores = diversity.scores(group)  # [inputs, size, vocab]
                 found, index = _candidates(session, scores.flatten(1), keep, params.do_sample)
-                rows = index // scores.shape[2] + (unit + group * size)  # [inputs, keep]
+                rows = index // scores.shape[2] + firsts[:, group, None]  # [inputs, keep]
                 tokens = index % scores.shape[2]
                 ends = hypotheses.endings(rows, tokens)
                 seen.append((found, rows, tokens, ends))

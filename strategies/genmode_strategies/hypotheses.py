@@ -188,7 +188,7 @@ def continuing(found: Tensor, ends: Tensor, count: int) -> Tensor:
         ends: `[units, n]`, bool.
     """
     places = torch.arange(found.shape[1], device=found.device)
-    return (places + found.shape[1] * ends).topk(count, largest=False, sorted=True).indices
+    return places.add(ends, alpha=found.shape[1]).topk(count, largest=False, sorted=True).indices
 
 
 def _widened(held: Tensor, length: int, fill: int) -> Tensor:

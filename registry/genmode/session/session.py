@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..candidates import GeneratorNoise
 from ..errors import CancelledError, DecodingError, GenmodeError
 from ..selection import topk
 from . import stopping as stopping_module
@@ -24,7 +25,7 @@ from .forerunner import Forerunner
 from .history import History
 from .lookup import lookup_failure
 from .outputs import Recorder
-from .random import Noise, SeededNoise
+from .random import Noise, SeededNoise, TorchNoise
 from .rehearsal import Rehearsal
 from .retreat import Retreat
 from .step import Step
@@ -338,9 +339,11 @@ class Session:
         Rows must be the session's rows or its inputs. The same draws as `torch.multinomial` makes from
         torch's generator, but without its checks, which wait for the device.
         """
+        if isinstance(self.noise, TorchNoise):
+            found: Tensor = self.replay(_drawn_freely, probabilities, count)
+            return found
         noise = self.noise if probabilities.shape[0] == self.rows else self.noise.strided(self.copies)
-        weights = probabilities / noise.exponential_full(probabilities)
-        return weights.argmax(-1, keepdim=True) if count == 1 else topk(weights, count)[1]
+        return _drawn(probabilities, count, noise)
 
     def uniform(self) -> Tensor:
         """One number in [0, 1) for each row: `[rows]`, float32."""
@@ -437,3 +440,13 @@ class Session:
         for one in self.stopping.others:
             if isinstance(one, TransformersCriterion):
                 one.recorded = self.recorder.scores
+
+
+def _drawn_freely(weights: Tensor, count: int) -> Tensor:
+    return _drawn(weights, count, GeneratorNoise())
+
+
+def _drawn(weights: Tensor, count: int, noise: Any) -> Tensor:
+    """Draws without replacement: `[n, count]`, long."""
+    ranks = weights / noise.exponential_full(weights)
+    return ranks.argmax(-1, keepdim=True) if count == 1 else topk(ranks, count)[1]
