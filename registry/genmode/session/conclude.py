@@ -55,7 +55,8 @@ class Conclusion:
         """
         if not (self.host and self.session.chain.keeps_nan):
             return
-        if not math.isfinite(float(raw.flatten(1).amax(1).sum(dtype=torch.float32))):
+        alone = raw.shape[0] == 1
+        if not math.isfinite(float(raw.amax() if alone else raw.flatten(1).amax(1).sum(dtype=torch.float32))):
             raise unsound(int((~raw.flatten(1).amax(1).isfinite()).long().argmax()))
 
     def reached(self, step: Step) -> bool:
