@@ -22,7 +22,7 @@ from torch import Tensor
 import genmode
 from genmode.selection import softmax, topk
 
-from .beams import MASKED, BeamParams, Finished
+from .beams import MASKED, BeamParams, Finished, Trace
 
 
 class BeamSearch(genmode.Strategy):
@@ -50,7 +50,7 @@ class BeamSearch(genmode.Strategy):
         running = torch.full((inputs, beams), MASKED, device=session.device)
         running[:, 0] = 0.0  # all beams of an input start equal, so only the first may continue
         finished = Finished(session, params)
-        trace = _Trace(session) if finished.trace is not None else None
+        trace = Trace(session) if finished.trace is not None else None
         for step in session.steps(ending=False):
             found, rows, tokens = self.candidates(session, step.log_scores, running, keep)  # [inputs, keep]
             ends = session.done_after(rows.view(-1), tokens.view(-1)).view(inputs, keep)
@@ -118,17 +118,3 @@ def _places(index: Tensor, running: Tensor, vocab: int) -> tuple[Tensor, Tensor]
     inputs, beams = running.shape
     offset = torch.arange(inputs, device=index.device)[:, None] * beams
     return index // vocab + offset, index % vocab
-
-
-class _Trace:
-    """In which row each token of each row was chosen: `rows` is `[rows, decoded]`, int32."""
-
-    def __init__(self, session: genmode.Session) -> None:
-        self.session = session
-        size = session.max_length - session.prompt_length
-        self.rows = torch.full((session.rows, size), -1, dtype=torch.int32, device=session.device)
-
-    def follow(self, rows: Tensor) -> None:
-        """Row i has become `rows[i]` and taken a token there."""
-        self.rows = self.rows.index_select(0, rows)
-        self.rows[:, self.session.history.ids.shape[1] - self.session.prompt_length - 1] = rows.to(torch.int32)

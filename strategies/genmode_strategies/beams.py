@@ -53,11 +53,7 @@ class Finished:
         self.closed = torch.zeros(inputs, 1, dtype=torch.bool, device=device)
         self.touched = False
         self.length = torch.full((1,), session.prompt_length, device=device)
-        # By the length before the last token: what the summed log-probability is divided by, on CUDA multiplied, as
-        # torch does with a number there.
-        decoded = (torch.arange(1, longest + 1, device=device) - session.prompt_length).clamp(min=1)
-        divisors = (decoded.double() ** params.length_penalty).float()
-        self.divisors = divisors.reciprocal() if divisors.is_cuda else divisors  # [max_length]
+        self.divisors = divisors_of(session, params.length_penalty)
         self.behind: Tensor | None = None
         self.trace: Tensor | None = None
         if session.generation_config.return_dict_in_generate:
@@ -133,12 +129,12 @@ class Finished:
             open_ids = torch.full_like(self.records, self.fill)
             open_ids[:, :, :length] = session.history.ids.view(inputs, beams, length)
             open_ids[:, :, -1] = length - 1
-            self.records = _pick(self.records, open_ids, best)
-            self.scores = _pick(self.scores, worth, best)
+            self.records = pick(self.records, open_ids, best)
+            self.scores = pick(self.scores, worth, best)
             if self.trace is not None and trace is not None:
                 open_trace = torch.full_like(self.trace, -1)
                 open_trace[:, :, : length - prompt] = trace[:, : length - prompt].view(inputs, beams, -1)
-                self.trace = _pick(self.trace, open_trace, best)
+                self.trace = pick(self.trace, open_trace, best)
         decoded = int(self.lengths[:, :count].max())
         session.finish(
             self.sequences[:, :count, : prompt + decoded].flatten(0, 1),
@@ -178,7 +174,7 @@ def _judged(
     inputs, beams = scores.shape
     parents = rows[:, :beams].flatten()
     divisor = divisors.index_select(0, length)
-    worth = _worth(sums, divisor)
+    worth = worth_of(sums, divisor)
     if early is True:
         worth = torch.add(worth, (scores > MASKED / 2).all(-1, keepdim=True), alpha=MASKED)
     worth = torch.add(torch.add(worth, closed, alpha=MASKED), unfit, alpha=MASKED)
@@ -187,16 +183,16 @@ def _judged(
     candidates = history[:, : records.shape[2]].index_select(0, parents).view(records.shape)
     candidates.scatter_(2, length.expand(inputs, beams, 1), tokens[:, :beams, None])
     candidates[:, :, -1] = length
-    records = _pick(records, candidates, best)
+    records = pick(records, candidates, best)
     if trace is not None and open_trace is not None:
         traces = open_trace.index_select(0, parents).view(trace.shape)
         chosen = parents.view(inputs, beams, 1).to(torch.int32)
-        trace = _pick(trace, traces.scatter(2, (length - prompt).expand(chosen.shape), chosen), best)
+        trace = pick(trace, traces.scatter(2, (length - prompt).expand(chosen.shape), chosen), best)
     running, rows, tokens = _go_on(ended, sums, rows, tokens, beams)
     done = scores > MASKED / 2
     worst = scores.amin(1, keepdim=True).where(done, MASKED)
     # the best that an open hypothesis can be worth: at its present length, or at the greatest one
-    reachable = _worth(running[:, :1], divisors[-1:] if early == "never" and rewarded else divisor)
+    reachable = worth_of(running[:, :1], divisors[-1:] if early == "never" and rewarded else divisor)
     closed = closed >= (reachable > worst).any(-1, keepdim=True)  # closed, or not any
     over = closed.all() | ended.all()
     if early is True:
@@ -204,7 +200,15 @@ def _judged(
     return records, scores, closed, trace, length + 1, running, rows, tokens, over
 
 
-def _worth(sums: Tensor, divisor: Tensor) -> Tensor:
+def divisors_of(session: genmode.Session, penalty: float) -> Tensor:
+    """By the length before the last token, what `worth_of` takes: `[max_length]`, float32."""
+    decoded = torch.arange(1, session.max_length + 1, device=session.device) - session.prompt_length
+    divisors = (decoded.clamp(min=1).double() ** penalty).float()
+    return divisors.reciprocal() if divisors.is_cuda else divisors
+
+
+def worth_of(sums: Tensor, divisor: Tensor) -> Tensor:
+    """sums / decoded^penalty, rounded as torch does it for a number `decoded`: on CUDA by the reciprocal."""
     return sums * divisor if sums.is_cuda else sums / divisor
 
 
@@ -215,7 +219,21 @@ def _fill(session: genmode.Session) -> int:
     return session.pad_token_id or session.eos_token_ids[0]
 
 
-def _pick(old: Tensor, new: Tensor, best: Tensor) -> Tensor:
+def pick(old: Tensor, new: Tensor, best: Tensor) -> Tensor:
     """`[inputs, beams, ...]` picked by `best` `[inputs, beams]` from both, one behind the other."""
     merged = torch.cat([old, new.to(old.dtype)], 1)
     return merged.gather(1, best.view(*best.shape, *[1] * (merged.dim() - 2)).expand(*best.shape, *merged.shape[2:]))
+
+
+class Trace:
+    """In which row each token of each row was chosen: `rows` is `[rows, decoded]`, int32, -1 where there is none yet."""
+
+    def __init__(self, session: genmode.Session) -> None:
+        self.session = session
+        size = session.max_length - session.prompt_length
+        self.rows = torch.full((session.rows, size), -1, dtype=torch.int32, device=session.device)
+
+    def follow(self, rows: Tensor) -> None:
+        """Row i has become `rows[i]` and taken a token there."""
+        self.rows = self.rows.index_select(0, rows)
+        self.rows[:, self.session.history.ids.shape[1] - self.session.prompt_length - 1] = rows.to(torch.int32)

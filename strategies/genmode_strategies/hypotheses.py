@@ -26,6 +26,8 @@ from torch import Tensor
 
 import genmode
 
+from .beams import Trace, divisors_of, pick, worth_of
+
 
 class Hypotheses:
     """The best finished hypotheses of each unit.
@@ -44,23 +46,24 @@ class Hypotheses:
     def __init__(self, session: genmode.Session, params: Any, groups: int = 1) -> None:
         self.session, self.params, self.groups = session, params, groups
         self.size = params.num_beams // groups
-        units, device = session.inputs * groups, session.device
+        units, device, longest = session.inputs * groups, session.device, session.max_length
         shape = (units, self.size)
         self.done = torch.zeros(units, dtype=torch.bool, device=device)
         self.filled = torch.zeros(shape, dtype=torch.bool, device=device)
         self.worth = torch.zeros(shape, device=device)
         self.met = torch.ones(shape, dtype=torch.bool, device=device)
-        self.lengths = torch.zeros(shape, dtype=torch.long, device=device)
-        self.sequences = session.history.ids.reshape(*shape, -1).clone()
+        session.history.reserve(longest + 1)
+        # The last column holds the length before the last token; what lies behind a length is undefined.
+        self.records = torch.zeros(*shape, longest + 1, dtype=torch.long, device=device)
         self.touched = False
-        self._eos = self.lengths.new_tensor(session.eos_token_ids)
-        # The row in which each token was chosen: `[units, size, decoded]` of the finished hypotheses,
-        # `[rows, decoded]` of the open ones.
+        self.divisors = divisors_of(session, params.length_penalty)
+        self._eos = self.records.new_tensor(session.eos_token_ids)
+        # The row in which each token was chosen, of the finished hypotheses `[units, size, decoded]`, int32.
         self.trace: Tensor | None = None
-        self.open_trace: Tensor | None = None
+        self.open_trace: Trace | None = None
         if session.generation_config.return_dict_in_generate:
-            self.trace = self.sequences.new_zeros(*shape, 0)
-            self.open_trace = self.sequences.new_zeros(session.rows, 0)
+            self.trace = torch.full((*shape, longest - session.prompt_length), -1, dtype=torch.int32, device=device)
+            self.open_trace = Trace(session)
 
     def endings(self, rows: Tensor, tokens: Tensor) -> Tensor:
         """Which candidates end a hypothesis: row `rows` continued by `tokens`, bool, of their shape.
@@ -83,30 +86,13 @@ class Hypotheses:
         if self.session.surely_none(ended):
             return
         self.touched = True
-        history = self.session.history.ids
-        ids = torch.cat([history[rows], tokens[:, :, None]], dim=2)  # [units, n, length + 1]
-        trace = None
-        if self.open_trace is not None:
-            trace = torch.cat([self.open_trace[rows], rows[:, :, None]], dim=2)
-        self._take(ended, sums, ids, trace, torch.ones_like(ended))
-
-    def _take(self, offered: Tensor, sums: Tensor, ids: Tensor, trace: Tensor | None, met: Tensor) -> None:
-        """Keep the best `size` of those held and those offered, `[units, n]`, whose tokens are `ids`."""
-        length, prompt = ids.shape[2], self.session.prompt_length
-        worth = sums / (length - prompt) ** self.params.length_penalty
-        offered = offered & ~self.done[:, None]
-        filled = torch.cat([self.filled, offered], dim=1)
-        worth = torch.cat([self.worth, worth], dim=1)
-        # A taken place counts more than an empty one, whatever it is worth.
-        order = worth.clamp(min=torch.finfo(worth.dtype).min).masked_fill(~filled, -torch.inf)
-        best = order.topk(self.size).indices  # [units, size]
-        self.filled, self.worth = filled.gather(1, best), worth.gather(1, best)
-        self.met = torch.cat([self.met, met], dim=1).gather(1, best)
-        lengths = torch.full_like(offered, length, dtype=torch.long)
-        self.lengths = torch.cat([self.lengths, lengths], dim=1).gather(1, best)
-        self.sequences = _pick(_widened(self.sequences, length, self._padding), ids, best)
-        if self.trace is not None and trace is not None:
-            self.trace = _pick(_widened(self.trace, length - prompt, -1), trace, best)
+        session = self.session
+        length = torch.full((1,), session.history.ids.shape[1], device=ended.device)
+        self.records, self.filled, self.worth, self.met, self.trace = session.replay(
+            _offered, self.records, self.filled, self.worth, self.met, self.trace, self.done, ended, sums, rows, tokens,
+            None if self.open_trace is None else self.open_trace.rows, session.history.tokens, self.divisors, length,
+            session.prompt_length,
+        )  # fmt: skip
 
     def close(self, best: Tensor, exhausted: Tensor) -> Tensor:
         """Update which units are done; returns one bool, true when all are. Call it before the commit.
@@ -115,27 +101,33 @@ class Hypotheses:
             best: `[units]`, float32: the best sum among this step's candidates, ending ones included.
             exhausted: `[units]`, bool: units whose candidates all end.
         """
-        params, prompt = self.params, self.session.prompt_length
-        full = self.filled.all(1)
-        if params.early_stopping is not True:
-            length = self.session.history.ids.shape[1] + 1
-            if params.early_stopping == "never" and params.length_penalty > 0:
-                length = self.session.max_length
-            full = full & (self.worth.amin(1) >= best / (length - prompt) ** params.length_penalty)
-        self.done = self.done | full | exhausted
-        return self.done.all()
+        length, early = self.session.history.ids.shape[1], self.params.early_stopping
+        if early == "never" and self.params.length_penalty > 0:
+            length = self.session.max_length - 1
+        divisor = self.divisors.narrow(0, length, 1)
+        over: Tensor
+        self.done, over = self.session.replay(
+            _closed, self.done, self.filled, self.worth, best, exhausted, divisor, early is True
+        )
+        return over
 
     def follow(self, rows: Tensor) -> None:
         """Row i has become `rows[i]` and taken a token there; `rows` is `[rows]`, long."""
         if self.open_trace is not None:
-            self.open_trace = torch.cat([self.open_trace.index_select(0, rows), rows[:, None]], dim=1)
+            self.open_trace.follow(rows)
+
+    @property
+    def sequences(self) -> Tensor:
+        """`[units, size, max_length]`, long, padded."""
+        columns = torch.arange(self.records.shape[2] - 1, device=self.records.device)
+        return self.records[:, :, :-1].where(columns <= self.records[:, :, -1:], self._padding)
 
     def settled(self) -> int:
         """How many leading tokens no open or finished hypothesis of any input disputes; reads the device."""
         inputs = self.session.inputs
         running = self.session.history.ids.view(inputs, self.params.num_beams, -1)  # [inputs, beams, length]
         first = running[:, :1]
-        held = _widened(self.sequences, running.shape[2], self._padding)[:, :, : running.shape[2]]
+        held = self.sequences[:, :, : running.shape[2]]
         held = held.reshape(inputs, -1, running.shape[2])
         empty = ~self.filled.view(inputs, -1, 1)
         same = (running == first).all(1) & ((held == first) | empty).all(1)
@@ -153,24 +145,27 @@ class Hypotheses:
             Whether each result meets its constraints: `[inputs * num_return_sequences]`, bool.
         """
         session, count = self.session, self.params.num_return_sequences
-        inputs, shape, prompt = session.inputs, self.filled.shape, session.prompt_length
-        ids = session.history.ids
-        if ids.shape[1] > prompt:
-            trace = None if self.open_trace is None else self.open_trace.view(*shape, -1)
+        inputs, shape = session.inputs, self.filled.shape
+        prompt, length = session.prompt_length, session.history.ids.shape[1]
+        if length > prompt:
             every = torch.ones_like(self.filled)
-            offered = every if eligible is None else eligible.view(shape)
-            fulfilled = every if met is None else met.view(shape)
-            self._take(offered, running.view(shape), ids.view(*shape, -1), trace, fulfilled)
+            offered = (every if eligible is None else eligible.view(shape)) & ~self.done[:, None]
+            records = session.history.tokens[:, : self.records.shape[2]].clone().view(self.records.shape)
+            records[:, :, -1] = length - 1
+            found: tuple[Any, ...] = _best(
+                self.records, self.filled, self.worth, self.met, self.trace, offered,
+                worth_of(running.view(shape), self.divisors[length - 1]), records,
+                None if self.open_trace is None else self.open_trace.rows.view(*shape, -1),
+                every if met is None else met.view(shape),
+            )  # fmt: skip
+            self.records, self.filled, self.worth, self.met, self.trace = found
         order = self.worth.masked_fill(~self.filled, -torch.inf).view(inputs, -1)
         best = order.topk(count).indices  # [inputs, count]
         unit = torch.arange(inputs, device=best.device)[:, None] * order.shape[1]
         best = (best + unit).flatten()
-        lengths = self.lengths.flatten()[best]
-        longest = int(lengths.max())
+        longest = int(self.records[:, :, -1].flatten()[best].max()) + 1
         sequences = self.sequences.flatten(0, 1)[best, :longest]
-        beyond = torch.arange(sequences.shape[1], device=lengths.device) >= lengths[:, None]
         indices = None if self.trace is None else self.trace.flatten(0, 1)[best, : longest - prompt]
-        sequences = sequences.masked_fill(beyond, self._padding)
         session.finish(sequences, scores=self.worth.flatten()[best], beam_indices=indices)
         return self.met.flatten()[best]
 
@@ -191,17 +186,49 @@ def continuing(found: Tensor, ends: Tensor, count: int) -> Tensor:
     return places.add(ends, alpha=found.shape[1]).topk(count, largest=False, sorted=True).indices
 
 
-def _widened(held: Tensor, length: int, fill: int) -> Tensor:
-    """`held` `[units, size, n]` with at least `length` columns."""
-    missing = length - held.shape[2]
-    if missing <= 0:
-        return held
-    return torch.cat([held, held.new_full((*held.shape[:2], missing), fill)], dim=2)
+def _offered(
+    records: Tensor, filled: Tensor, worth: Tensor, met: Tensor, trace: Tensor | None, done: Tensor,
+    ended: Tensor, sums: Tensor, rows: Tensor, tokens: Tensor, open_trace: Tensor | None, history: Tensor,
+    divisors: Tensor, length: Tensor, prompt: int,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """What `Hypotheses` holds after an offer: records, filled, worth, met and trace."""
+    units, count = rows.shape
+    parents = rows.flatten()
+    candidates = history[:, : records.shape[2]].index_select(0, parents).view(units, count, -1)
+    candidates.scatter_(2, length.expand(units, count, 1), tokens[:, :, None])
+    candidates[:, :, -1] = length
+    traces = None
+    if open_trace is not None:
+        chosen = rows[:, :, None].to(torch.int32)
+        traces = open_trace.index_select(0, parents).view(units, count, -1)
+        traces = traces.scatter(2, (length - prompt).expand(chosen.shape), chosen)
+    return _best(
+        records, filled, worth, met, trace, ended & ~done[:, None], worth_of(sums, divisors.index_select(0, length)),
+        candidates, traces, torch.ones_like(ended),
+    )  # fmt: skip
 
 
-def _pick(held: Tensor, new: Tensor, best: Tensor) -> Tensor:
-    """`[units, size, n]` picked by `best` `[units, size]` from both, one behind the other."""
-    if new.shape[2] < held.shape[2]:
-        raise ValueError("hypotheses are offered in the order of their length")
-    merged = torch.cat([held, new], dim=1)
-    return merged.gather(1, best[:, :, None].expand(-1, -1, merged.shape[2]))
+def _best(
+    records: Tensor, filled: Tensor, worth: Tensor, met: Tensor, trace: Tensor | None, offered: Tensor, values: Tensor,
+    candidates: Tensor, traces: Tensor | None, fulfilled: Tensor,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """The best of those held and those offered, `[units, n]`, as `_offered` returns them."""
+    size = filled.shape[1]
+    filled, worth = torch.cat([filled, offered], 1), torch.cat([worth, values], 1)
+    # A taken place counts more than an empty one, whatever it is worth.
+    order = worth.clamp(min=torch.finfo(worth.dtype).min).masked_fill(~filled, -torch.inf)
+    best = order.topk(size).indices  # [units, size]
+    records = pick(records, candidates, best)
+    trace = None if trace is None or traces is None else pick(trace, traces, best)
+    return records, filled.gather(1, best), worth.gather(1, best), pick(met, fulfilled, best), trace
+
+
+def _closed(
+    done: Tensor, filled: Tensor, worth: Tensor, best: Tensor, exhausted: Tensor, divisor: Tensor, at_once: bool
+) -> tuple[Tensor, Tensor]:
+    """Which units are done, `[units]`, and whether all are."""
+    full = filled.all(1)
+    if not at_once:
+        full = full & (worth.amin(1) >= worth_of(best, divisor))
+    done = done | full | exhausted
+    return done, done.all()

@@ -24,13 +24,18 @@ def session(history: list[list[int]], inputs: int, prompt_length: int = 1, **mor
     ids = torch.tensor(history)
     given = {
         "inputs": inputs, "rows": len(history), "device": ids.device, "prompt_length": prompt_length,
-        "max_length": 10, "eos_token_ids": [9], "pad_token_id": 0, "history": SimpleNamespace(ids=ids),
+        "max_length": 10, "eos_token_ids": [9], "pad_token_id": 0, "history": history_of(ids, prompt_length),
+        "replay": lambda function, *arguments: function(*arguments),
         "generation_config": SimpleNamespace(return_dict_in_generate=False),
         "surely_none": lambda mask: not bool(mask.any()),
     }  # fmt: skip
     found = SimpleNamespace(**{**given, **more})
     found.finish = lambda sequences, **rest: vars(found).update(result=sequences, **rest)
     return found
+
+
+def history_of(ids: torch.Tensor, prompt_length: int) -> genmode.History:
+    return genmode.History(ids, None, torch.zeros(len(ids), dtype=torch.long), prompt_length, ids.shape[1])
 
 
 def parameters(**more: Any) -> Any:
@@ -118,7 +123,8 @@ class TestHypotheses:
         running = session([[5, 1], [5, 2]], 1)
         kept = Hypotheses(running, parameters(num_return_sequences=2))
         offer(kept, [-2.0], [1])
-        running.history.ids = torch.tensor([[5, 1, 3], [5, 1, 4]])
+        running.history = history_of(torch.tensor([[5, 1, 3], [5, 1, 4]]), 1)
+        running.history.reserve(11)
         kept.finish(torch.tensor([-8.0, -1.0]))
         assert running.result.tolist() == [[5, 1, 4], [5, 2, 9]]
         assert running.scores.tolist() == [-0.5, -1.0]
