@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -113,9 +115,22 @@ def _parameter(params: type[Params], key: str) -> dict[str, Any]:
 
 
 def _type_name(annotation: Any) -> str:
-    if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
-        return annotation.__name__
-    return repr(annotation).replace("typing.", "").replace("NoneType", "None")
+    """The type as it is written, without pydantic's bounds and validators of what is inside."""
+    if annotation is Ellipsis:
+        return "..."
+    inner = [one if isinstance(one, str) else _type_name(one) for one in get_args(annotation)]
+    origin: Any = get_origin(annotation)
+    if origin is Annotated:
+        return inner[0]
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, get_args(annotation)))}]"
+    if origin in (Union, UnionType):
+        return " | ".join(inner)
+    if origin is Callable:
+        return "Callable"
+    name = getattr(origin or annotation, "__name__", None) or repr(annotation)
+    name = name.replace("NoneType", "None")
+    return f"{name}[{', '.join(inner)}]" if inner else name
 
 
 def _plain(value: Any) -> Any:
