@@ -27,16 +27,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from table import Example, Output, Use, calls, is_current, load_examples, load_table, save_examples
 
 
-def run(use: Use, prompts: dict[str, dict[str, str]]) -> Example:
+def run(use: Use) -> Example:
     """Run one example."""
     model, tokenizer = _load()
-    (form, prompt), *_ = prompts[use.prompt].items()
-    if form == "chat":
-        turns = [{"role": "user", "content": prompt}]
+    if use.chat:
+        turns = [{"role": "user", "content": use.prompt}]
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)
     else:
-        inputs = tokenizer(prompt, return_tensors="pt")
+        inputs = tokenizer(use.prompt, return_tensors="pt")
     names: dict[str, Any] = {
         "genmode": genmode, "torch": torch, "model": model, "tokenizer": tokenizer, "inputs": inputs
     }  # fmt: skip
@@ -49,7 +48,7 @@ def run(use: Use, prompts: dict[str, dict[str, str]]) -> Example:
             text = names["decoded"][calls(use)[name == "with_it"]]
             detection = genmode.detect(text, mark, model=model)
             found[name] = {"p_value": float(f"{detection.p_value:.2g}"), "tokens": detection.tokens}
-    return Example(prompt, use.setup, without, with_it, found)
+    return Example(use.prompt, use.chat, use.setup, without, with_it, found)
 
 
 def _call(arguments: str, names: dict[str, Any]) -> Output:
@@ -75,18 +74,18 @@ def main() -> int:
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
-    uses, prompts = load_table()
+    uses = load_table()
     kept = load_examples()
     fresh, differ = {}, []
     for use in uses:
         if use.no_example:
             continue
         old = kept.get(use.key)
-        if not (given.all or given.check) and old is not None and is_current(use, old, prompts):
+        if not (given.all or given.check) and old is not None and is_current(use, old):
             fresh[use.key] = old
             continue
         print(use.key, flush=True)
-        fresh[use.key] = run(use, prompts)
+        fresh[use.key] = run(use)
         if old is None or dataclasses.astuple(fresh[use.key]) != dataclasses.astuple(old):
             differ.append(use.key)
     if not given.check:

@@ -67,7 +67,7 @@ def pages() -> dict[str, str]:
     Raises:
         KeyError: a component has no row in gallery.yml; the message says what to do.
     """
-    known, (uses, prompts), examples = built_in(), load_table(), load_examples()
+    known, uses, examples = built_in(), load_table(), load_examples()
     missing, unknown = known.keys() - {use.key for use in uses}, {use.key for use in uses} - known.keys()
     if missing or unknown:
         raise KeyError(
@@ -77,7 +77,7 @@ def pages() -> dict[str, str]:
     made = {"index.md": front_page(uses, known)}
     for use in uses:
         example = examples.get(use.key)
-        current = example if example is not None and is_current(use, example, prompts) else None
+        current = example if example is not None and is_current(use, example) else None
         made[f"{use.key}.md"] = page(use, known[use.key], current, uses)
     return made
 
@@ -165,9 +165,8 @@ def facts(use: Use, shown: dict[str, Any], uses: list[Use]) -> Iterable[str]:
         elif value:
             rows[title] = ", ".join(linked(f"`{one}`", uses, "../", use.key) for one in value)
     rows["Class"] = f"`{shown['value'].replace(':', '.')}`"
-    yield from ("| | |", "|---|---|")
     for title, text in rows.items():
-        yield f"| {title} | {text} |"
+        yield f"- {title}: {text}"
 
 
 def example_lines(use: Use, example: Example | None) -> Iterable[str]:
@@ -178,10 +177,12 @@ def example_lines(use: Use, example: Example | None) -> Iterable[str]:
     if example is None:
         yield "Not run yet: it needs SmolLM2-135M-Instruct. `python docs/site/examples.py` runs it."
         return
-    yield from ("Prompt:", "", *fenced(example.prompt))
+    yield from ("Prompt, in the chat template:" if example.chat else "Prompt:", "", *fenced(example.prompt))
     code = f"{example.setup.rstrip()}\n" if example.setup else ""
-    code += f"output = genmode.generate(model, **inputs, {example.with_it.arguments})"
-    yield from fenced(code, "python")
+    call = f"output = genmode.generate(model, **inputs, {example.with_it.arguments})"
+    if len(call) > 110:
+        call = f"output = genmode.generate(\n    model, **inputs,\n    {example.with_it.arguments},\n)"
+    yield from fenced(code + call, "python")
     yield from told(example.with_it)
     if example.detection:
         found = example.detection["with_it"]
@@ -218,7 +219,10 @@ def prose(text: str) -> str:
     for line in re.sub(r"(?m)^(Args|Raises|Returns):\n", r"\1:\n\n", text).splitlines():
         if not line.startswith("    "):
             parts = re.split(r"(`[^`]*`)", line)
-            line = "".join(part if part.startswith("`") else re.sub(r"([<\[\]*])", r"\\\1", part) for part in parts)
+            line = "".join(
+                part if part.startswith("`") else re.sub(r"([\[\]*])", r"\\\1", part.replace("<", "&lt;"))
+                for part in parts
+            )
             line = addresses(line)
         lines.append(line)
     return "\n".join(lines)

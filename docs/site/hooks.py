@@ -21,7 +21,7 @@ from table import load_table
 
 def on_config(config: Any) -> Any:
     """Put the gallery's pages into the navigation."""
-    uses, _ = load_table()
+    uses = load_table()
     kinds = {
         title: sorted(f"gallery/{use.key}.md" for use in uses if use.kind == kind)
         for kind, title in gallery.TITLES.items()

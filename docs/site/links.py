@@ -47,7 +47,7 @@ def relinked(markdown: str, folder: str) -> str:
 
 def with_gallery(markdown: str) -> str:
     """Names of components in backticks as links, except in headings and links."""
-    uses, _ = load_table()
+    uses = load_table()
     lines = []
     fence = ""
     for line in markdown.split("\n"):

@@ -16,14 +16,20 @@ GREEDY = "do_sample=False"
 
 @dataclass(frozen=True)
 class Use:
-    """What the table says of one component; `key` is its kind and name, `strategies/sample`."""
+    """What the table says of one component; see the head of gallery.yml.
+
+    Attributes:
+        key: kind and name, `strategies/sample`.
+        prompt: the prompt itself, which with `chat` is put into the model's chat template.
+    """
 
     key: str
     need: str
     use: str
     call: str = ""
     base: str = GREEDY
-    prompt: str = "story"
+    prompt: str = ""
+    chat: bool = False
     setup: str = ""
     tokens: int | None = 40
     no_example: str = ""
@@ -59,24 +65,25 @@ class Output:
 
 @dataclass(frozen=True)
 class Example:
-    """An example that was run: the prompt as the reader sees it, and the call without and with the component."""
+    """An example that was run: the prompt, and the call without and with the component."""
 
     prompt: str
+    chat: bool
     setup: str
     without: Output
     with_it: Output
     detection: dict[str, Any] = field(default_factory=dict)
 
 
-def load_table() -> tuple[list[Use], dict[str, dict[str, str]]]:
-    """All entries in the table's order, and the prompts by name."""
+def load_table() -> list[Use]:
+    """All entries in the table's order."""
     data = yaml.safe_load((HERE / "gallery.yml").read_text(encoding="utf-8"))
-    uses = [
-        Use(key=key, need=group["need"], **entry)
-        for group in data["needs"]
-        for key, entry in group["components"].items()
-    ]
-    return uses, data["prompts"]
+    uses: list[Use] = []
+    for group in data["needs"]:
+        for key, entry in group["components"].items():
+            ((form, prompt),) = data["prompts"][entry.pop("prompt", "story")].items()
+            uses.append(Use(key=key, need=group["need"], prompt=prompt, chat=form == "chat", **entry))
+    return uses
 
 
 def load_examples() -> dict[str, Example]:
@@ -94,12 +101,13 @@ def save_examples(examples: dict[str, Example]) -> None:
     OUTPUTS.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def is_current(use: Use, example: Example | None, prompts: dict[str, dict[str, str]]) -> bool:
+def is_current(use: Use, example: Example | None) -> bool:
     """Whether an output is that of the call that the table states."""
     if example is None:
         return False
-    stated = (*prompts[use.prompt].values(), use.setup, *calls(use))
-    return stated == (example.prompt, example.setup, example.without.arguments, example.with_it.arguments)
+    stated = (use.prompt, use.chat, use.setup, *calls(use))
+    ran = (example.prompt, example.chat, example.setup, example.without.arguments, example.with_it.arguments)
+    return stated == ran
 
 
 def calls(use: Use) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from genmode import registry
 
 ROOT = Path(__file__).parents[2]
 KNOWN = gallery.built_in()
-USES, PROMPTS = table.load_table()
+USES = table.load_table()
 RUN_ALWAYS = (
     "strategies/beam_search", "strategies/prompt_lookup", "processors/dry", "processors/min_p", "criteria/entropy",
     "watermarkers/gumbel",
@@ -50,13 +50,13 @@ class TestCoverage:
         assert len(USES) == len(installed)
 
     def test_a_component_without_a_row_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(gallery, "load_table", lambda: ([use for use in USES if "/dry" not in use.key], PROMPTS))
+        monkeypatch.setattr(gallery, "load_table", lambda: [use for use in USES if "/dry" not in use.key])
         with pytest.raises(KeyError, match=r"lacks \['processors/dry'\].*examples\.py"):
             gallery.pages()
 
     def test_a_row_without_a_component_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         extra = dataclasses.replace(USES[0], key="processors/no_such_thing")
-        monkeypatch.setattr(gallery, "load_table", lambda: ([*USES, extra], PROMPTS))
+        monkeypatch.setattr(gallery, "load_table", lambda: [*USES, extra])
         with pytest.raises(KeyError, match=r"has \['processors/no_such_thing'\] that is no component"):
             gallery.pages()
 
@@ -90,7 +90,7 @@ class TestContent:
     def test_a_docstring_is_not_taken_for_markup(self) -> None:
         given = "ends <think> at `a[b]`, [rows]\n\n    x <- [y]\nhttps://arxiv.org/abs/1, arXiv:2401.08565."
         assert gallery.prose(given) == (
-            "ends \\<think> at `a[b]`, \\[rows\\]\n\n    x <- [y]\n<https://arxiv.org/abs/1>, "
+            "ends &lt;think> at `a[b]`, \\[rows\\]\n\n    x <- [y]\n<https://arxiv.org/abs/1>, "
             "[arXiv:2401.08565](https://arxiv.org/abs/2401.08565)."
         )
 
@@ -152,18 +152,16 @@ class TestLinks:
 class TestExamples:
     def test_outputs_are_those_of_the_calls_that_the_table_states(self) -> None:
         kept = table.load_examples()
-        stale = [
-            use.key for use in USES if not use.no_example and not table.is_current(use, kept.get(use.key), PROMPTS)
-        ]
+        stale = [use.key for use in USES if not use.no_example and not table.is_current(use, kept.get(use.key))]
         assert stale == [], "run `python docs/site/examples.py`"
         assert kept.keys() == {use.key for use in USES if not use.no_example}
 
     def test_a_changed_call_is_noticed(self) -> None:
         use = next(use for use in USES if use.key == "processors/top_p")
         example = table.load_examples()[use.key]
-        assert table.is_current(use, example, PROMPTS)
-        assert not table.is_current(dataclasses.replace(use, call="top_p=0.8"), example, PROMPTS)
-        assert not table.is_current(use, None, PROMPTS)
+        assert table.is_current(use, example)
+        assert not table.is_current(dataclasses.replace(use, call="top_p=0.8"), example)
+        assert not table.is_current(use, None)
         assert "Not run yet" in gallery.page(use, KNOWN[use.key], None, USES)
 
     def test_drafts_change_no_text_and_save_forwards(self) -> None:
@@ -197,7 +195,7 @@ class TestExamples:
 
     def reproduce(self, key: str, loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(examples, "_load", lambda: loaded)
-        assert examples.run(next(use for use in USES if use.key == key), PROMPTS) == table.load_examples()[key]
+        assert examples.run(next(use for use in USES if use.key == key)) == table.load_examples()[key]
 
 
 class Assets(HTMLParser):
