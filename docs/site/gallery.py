@@ -10,6 +10,7 @@ import importlib
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,8 @@ def example_lines(use: Use, example: Example | None) -> Iterable[str]:
     code = f"{example.setup.rstrip()}\n" if example.setup else ""
     call = f"output = genmode.generate(model, **inputs, {example.with_it.arguments})"
     if len(call) > 110:
-        call = f"output = genmode.generate(\n    model, **inputs,\n    {example.with_it.arguments},\n)"
+        arguments = textwrap.indent(example.with_it.arguments, "    ")
+        call = f"output = genmode.generate(\n    model, **inputs,\n{arguments},\n)"
     yield from fenced(code + call, "python")
     yield from told(example.with_it)
     if example.detection:
