@@ -146,8 +146,8 @@ def parameters(shown: dict[str, Any]) -> Iterable[str]:
     for one in shown["parameters"]:
         bounds = ", ".join(f"{BOUNDS[rule]} {limit}" for rule, limit in one["bounds"].items())
         default = "required" if one["required"] else f"`{one['default']!r}`"
-        cells = (f"`{one['name']}`", f"`{one['type']}`", prose(bounds), default, prose(one["help"]))
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        meaning = prose(one["help"]).replace("|", "\\|")  # in code it would show
+        yield f"| `{one['name']}` | `{one['type']}` | {prose(bounds)} | {default} | {meaning} |"
 
 
 def facts(use: Use, shown: dict[str, Any], uses: list[Use]) -> Iterable[str]:
