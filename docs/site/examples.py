@@ -10,14 +10,13 @@ Seeds are stated in the calls, so that the same versions give the same texts.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 import genmode
 from genmode import demo
@@ -36,31 +35,26 @@ def run(use: Use) -> Example:
         inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)
     else:
         inputs = tokenizer(use.prompt, return_tensors="pt")
-    names: dict[str, Any] = {
-        "genmode": genmode, "torch": torch, "model": model, "tokenizer": tokenizer, "inputs": inputs
-    }  # fmt: skip
+    names: dict[str, Any] = {"genmode": genmode, "model": model, "tokenizer": tokenizer, "inputs": inputs}
     exec(use.setup, names)
-    without, with_it = (_call(arguments, names) for arguments in calls(use))
+    (plain, without), (ids, with_it) = (_call(arguments, names) for arguments in calls(use))
     found = {}
     if use.kind == "watermarkers":
-        mark = eval(f"dict({use.call})", names)["watermark"]
-        for name in ("without", "with_it"):
-            text = names["decoded"][calls(use)[name == "with_it"]]
-            detection = genmode.detect(text, mark, model=model)
+        for name, text in (("without", plain), ("with_it", ids)):
+            detection = genmode.detect(text[0], names["mark"], model=model)
             found[name] = {"p_value": float(f"{detection.p_value:.2g}"), "tokens": detection.tokens}
     return Example(use.prompt, use.chat, use.setup, without, with_it, found)
 
 
-def _call(arguments: str, names: dict[str, Any]) -> Output:
-    torch.manual_seed(0)
+def _call(arguments: str, names: dict[str, Any]) -> tuple[Tensor, Output]:
+    """The new tokens, and what is told of them."""
     with warnings.catch_warnings(), genmode.trace() as traced:
         warnings.simplefilter("ignore")  # of results that are cut by the length limit
         ids = eval(f"genmode.generate(model, **inputs, {arguments})", names)
     new = ids[:, names["inputs"]["input_ids"].shape[1] :]
-    names.setdefault("decoded", {})[arguments] = new[0]
     texts = names["tokenizer"].batch_decode(new, skip_special_tokens=True)
     forwards = sum(part.runs for part in traced.calls[0].parts if (part.kind, part.name) == ("forward", ""))
-    return Output(arguments, [one.strip() for one in texts], new.shape[1], forwards)
+    return new, Output(arguments, [one.strip() for one in texts], new.shape[1], forwards)
 
 
 @functools.cache
@@ -86,7 +80,7 @@ def main() -> int:
             continue
         print(use.key, flush=True)
         fresh[use.key] = run(use)
-        if old is None or dataclasses.astuple(fresh[use.key]) != dataclasses.astuple(old):
+        if fresh[use.key] != old:
             differ.append(use.key)
     if not given.check:
         save_examples(fresh)

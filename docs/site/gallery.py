@@ -40,6 +40,14 @@ NEEDS = {
     "hidden_states": "hidden states",
     "attentions": "attentions",
 }
+TRAITS = {
+    "weighs": "Takes tokens for other reasons than their scores as well.",
+    "waits": "On a device the host waits for the tokens of each step.",
+    "forces": "May leave a row one token alone.",
+    "chooses": "Draws the token itself, and is refused under beams and contrastive search.",
+    "keeps_distribution": "Over keys, sampled text is distributed as without the mark.",
+    "reads_model": "Detection needs the model.",
+}
 
 
 def built_in() -> dict[str, dict[str, Any]]:
@@ -48,10 +56,9 @@ def built_in() -> dict[str, dict[str, Any]]:
     for info in genmode.components():
         if info.distribution == "genmode":
             component: Any = registry().get(info.kind, info.name)
-            module = sys.modules[component.__module__]
-            own = inspect.getdoc(module) or ""
+            own = inspect.getdoc(sys.modules[component.__module__]) or ""
             found[f"{info.kind}/{info.name}"] = describe(info, component) | {
-                "method": own, "module": module.__name__, "further": referenced(own)
+                "method": own, "further": referenced(own)
             }  # fmt: skip
     return found
 
@@ -166,8 +173,8 @@ def facts(use: Use, shown: dict[str, Any], uses: list[Use]) -> Iterable[str]:
         elif value:
             rows[title] = ", ".join(linked(f"`{one}`", uses, "../", use.key) for one in value)
     rows["Class"] = f"`{shown['value'].replace(':', '.')}`"
-    for title, text in rows.items():
-        yield f"- {title}: {text}"
+    yield from (f"- {title}: {text}" for title, text in rows.items())
+    yield from (f"- {text}" for trait, text in TRAITS.items() if shown.get(trait))
 
 
 def example_lines(use: Use, example: Example | None) -> Iterable[str]:
@@ -184,13 +191,15 @@ def example_lines(use: Use, example: Example | None) -> Iterable[str]:
     if len(call) > 110:
         arguments = textwrap.indent(example.with_it.arguments, "    ")
         call = f"output = genmode.generate(\n    model, **inputs,\n{arguments},\n)"
+    if example.detection:
+        call += '\nfound = genmode.detect(output[0, inputs["input_ids"].shape[1] :], mark, model=model)'
     yield from fenced(code + call, "python")
     yield from told(example.with_it)
     if example.detection:
         found = example.detection["with_it"]
-        yield f"The detector reads a p-value of {found['p_value']} from {found['tokens']} tokens."
+        yield f"The p-value is {found['p_value']}, from {found['tokens']} tokens that count."
         found = example.detection["without"]
-        yield f"From the text below, without the mark, {found['p_value']} from {found['tokens']}."
+        yield f"Of the text below, without the mark, it is {found['p_value']}, from {found['tokens']}."
         yield ""
     yield f"Without it, `{example.without.arguments}`:"
     yield ""

@@ -6,7 +6,6 @@ import posixpath
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -27,11 +26,15 @@ def for_site(path: str, markdown: str) -> str:
     if path.startswith("gallery/"):
         return markdown
     source = next((source for source, target in MADE.items() if target == path), f"docs/{path}")
-    return with_gallery(relinked(markdown, posixpath.dirname(source)))
+    parts = re.split(r"(?ms)(^```.*?^```$)", markdown)
+    return "".join(part if part.startswith("```") else linked(part, posixpath.dirname(source)) for part in parts)
 
 
-def relinked(markdown: str, folder: str) -> str:
-    """Links between files of the repository as links between pages; what is no page becomes plain text."""
+def linked(markdown: str, folder: str) -> str:
+    """Links between files of the repository as links between pages; what is no page becomes plain text.
+
+    Names of components in backticks become links to the gallery, except in headings, code and links.
+    """
 
     def replaced(found: re.Match[str]) -> str:
         text, target, anchor = found[1], found[2], found[3] or ""
@@ -42,24 +45,9 @@ def relinked(markdown: str, folder: str) -> str:
             return f"[{text}]({place.removeprefix('docs/')}{anchor})"
         return text if (ROOT / place).exists() else found[0]
 
-    return outside_code(r"\[([^\]]+)\]\((?!https?:|#|gallery/)([^)#\s]+)(#[^)\s]*)?\)", replaced, markdown)
-
-
-def with_gallery(markdown: str) -> str:
-    """Names of components in backticks as links, except in headings and links."""
+    markdown = re.sub(r"\[([^\]]+)\]\((?!https?:|#|gallery/)([^)#\s]+)(#[^)\s]*)?\)", replaced, markdown)
     uses = load_table()
-    lines = []
-    fence = ""
-    for line in markdown.split("\n"):
-        mark = re.match(r"`{3,}", line)
-        if mark and (not fence or line.startswith(fence)):
-            fence = "" if fence else mark[0]
-        plain = not fence and not mark and not line.startswith(("#", "    "))
-        lines.append(gallery.linked(line, uses, "gallery/") if plain else line)
-    return "\n".join(lines)
-
-
-def outside_code(pattern: str, replacement: Any, markdown: str) -> str:
-    """`re.sub` on what stands outside of fenced blocks."""
-    parts = re.split(r"(?ms)(^```.*?^```$)", markdown)
-    return "".join(part if part.startswith("```") else re.sub(pattern, replacement, part) for part in parts)
+    return "\n".join(
+        line if line.startswith(("#", "    ")) else gallery.linked(line, uses, "gallery/")
+        for line in markdown.split("\n")
+    )

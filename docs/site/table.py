@@ -42,7 +42,7 @@ class Use:
     @property
     def arguments(self) -> str:
         """The example's arguments of `genmode.generate`, as Python."""
-        alone = self.kind == "strategies" or "max_length=" in self.call
+        alone = self.kind == "strategies" or self.tokens is None
         return self.call if alone or self.base == GREEDY else f"{self.base}, {self.call}"
 
 

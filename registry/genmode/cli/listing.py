@@ -20,6 +20,11 @@ KindOption = Annotated[
     str | None,
     typer.Option("--kind", help="strategies, processors, criteria, watermarkers or hooks.", show_default=False),
 ]
+ATTRIBUTES = (
+    "stage", "active", "before", "after", "replaces", "flags", "needs",
+    "weighs", "waits", "forces", "chooses", "keeps_distribution", "reads_model",
+)  # fmt: skip
+"""Class attributes of the contract that say what a component is; see `genmode.contract`."""
 BOUNDS = {
     "gt": ">",
     "ge": ">=",
@@ -81,7 +86,7 @@ def describe(info: ComponentInfo, component: Any) -> dict[str, Any]:
         "paper": getattr(component, "paper", ""),
         "doc": inspect.getdoc(component) or "",
     }
-    for attribute in ("stage", "active", "before", "after", "replaces", "flags", "needs"):
+    for attribute in ATTRIBUTES:
         if hasattr(component, attribute):
             described[attribute] = _plain(getattr(component, attribute))
     if hasattr(component, "Params"):
@@ -163,7 +168,7 @@ def _print(described: dict[str, Any]) -> None:
     facts.add_row("provided by", f"{described['distribution']} {described['version']}, {described['value']}")
     facts.add_row("file", described["file"] or "none")
     facts.add_row("contract", str(described["contract_version"]))
-    for key in ("stage", "active", "before", "after", "replaces", "flags", "needs"):
+    for key in ATTRIBUTES:
         if described.get(key):
             value = described[key]
             facts.add_row(key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
