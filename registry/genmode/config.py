@@ -12,11 +12,12 @@ what it needs, see `needs`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import transformers
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 NAMING = {"strategy": "strategies", "processors": "processors", "criteria": "criteria"}
 """Keys that name components, and the kind that each names."""
+
+JUDGED_BY = frozenset({"do_sample", "num_beams"})
+"""Keys by which transformers judges whether others make sense."""
 
 
 @functools.cache
@@ -113,8 +117,25 @@ class GenerationConfig(transformers.GenerationConfig):
             ParameterError: a key is unknown, or a component's value of the wrong type or out of bounds.
             UnknownComponentError: a component that the config names is not installed.
         """
-        super().validate(strict=strict, user_set_attributes=user_set_attributes)
+        with self._as_for_its_strategy():
+            super().validate(strict=strict, user_set_attributes=user_set_attributes)
         self._validate_components(user_set_attributes)
+
+    @contextlib.contextmanager
+    def _as_for_its_strategy(self) -> Iterator[None]:
+        """For transformers' checks: with the flags that `strategy` implies, without the keys that are its parameters."""
+        if not isinstance(self.strategy, str):
+            yield
+            return
+        strategy = registry().get("strategies", self.strategy)
+        seen = {k: v for k, v in strategy.flags.items() if k in transformers_keys() and getattr(self, k) is None}
+        seen |= dict.fromkeys(transformers_keys() & strategy.Params.model_fields.keys() - JUDGED_BY)
+        kept = {key: getattr(self, key) for key in seen}
+        vars(self).update(seen)
+        try:
+            yield
+        finally:
+            vars(self).update(kept)
 
     def _validate_components(self, given: set[str] | None) -> None:
         named = named_components(self)
