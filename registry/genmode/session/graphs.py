@@ -278,7 +278,8 @@ class GraphEngine(SlabEngine):
             mask = mask & bench.visible[:, None, None, :limit]
         if traced:
             mask = torch.where(mask, bench.trace[:, None, None, :limit], 0)
-        bench.slab.slots, bench.slab.limit = slots[0] if level else slots, limit
+        bench.slab.put(bench.slab.start, slots[0] if level else slots)
+        bench.slab.limit = limit
         outputs = call(
             input_ids=tokens, position_ids=torch.minimum(positions, bench.last) + bench.shift[:, None],
             attention_mask=self._mask(mask), past_key_values=bench.slab, use_cache=True, logits_to_keep=count,

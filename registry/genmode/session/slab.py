@@ -28,23 +28,30 @@ class SlabLayer(CacheLayerMixin):
         self.slab = slab
         self.keys: Tensor
         self.values: Tensor
+        self.place = 0
+        """How many views had been taken of the slab before this layer's."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take storage of the shape `[rows, heads, *, width]` of these states."""
+        self.place = self.slab.taken
         self.keys, self.values = self.slab.allocate(key_states), self.slab.allocate(value_states)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write the states of this forward; return all that it may see, `[rows, heads, limit, width]`."""
+        slab = self.slab
+        if slab.written is not None:
+            place = self.place
+            slab.written[place].copy_(key_states)
+            slab.written[place + 1].copy_(value_states)
+            return slab.seen[place], slab.seen[place + 1]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        slab = self.slab
         if slab.slots is None:
             count = key_states.shape[2]
             keys, values = self.keys, self.values
             if slab.stride > 1:
                 keys, values = keys[:: slab.stride], values[:: slab.stride]
-            # narrow and copy_ cost the host half of what indexing does
             keys.narrow(2, slab.start, count).copy_(key_states)
             values.narrow(2, slab.start, count).copy_(value_states)
             return keys.narrow(2, 0, slab.start + count), values.narrow(2, 0, slab.start + count)
@@ -83,6 +90,7 @@ class Slab(Cache):
             write behind `start`.
         limit: columns that a forward with `slots` sees.
         stride: a forward without `slots` runs every `stride`-th row; see `spread`.
+        written, seen: what the next forward writes and sees of each view; None where it is cut out layer by layer.
     """
 
     def __init__(self, layers: int, rows: int, capacity: int) -> None:
@@ -93,6 +101,9 @@ class Slab(Cache):
         self.slots: Tensor | None = None
         self.row_index: Tensor | None = None
         self.limit = 0
+        self.written: tuple[Tensor, ...] | None = None
+        self.seen: tuple[Tensor, ...] = ()
+        self.taken = 0
         self.blocks: list[Tensor] = []
         self._free: list[Tensor] = []
 
@@ -103,6 +114,7 @@ class Slab(Cache):
         rows is one operation. Memory is zeroed: hidden slots enter attention with weight zero, and zero
         times an undefined number may be no number.
         """
+        self.taken += 1
         _, heads, _, width = states.shape
         shape = (self.rows, heads, self.capacity, width)
         for index, view in enumerate(self._free):
@@ -113,6 +125,21 @@ class Slab(Cache):
         self.blocks.append(block)
         self._free = list(block[1:])
         return block[0]
+
+    def open(self, start: int, count: int) -> None:
+        """The next forward writes `count` tokens behind `start` in every row.
+
+        What it writes and sees is cut out of the block for all layers at once, since the host pays for each cut.
+        """
+        self.put(start, None)
+        if len(self.blocks) == 1 and not self._free:
+            block = self.blocks[0]
+            self.written = block.narrow(3, start, count).unbind(0)
+            self.seen = block.narrow(3, 0, start + count).unbind(0)
+
+    def put(self, start: int, slots: Tensor | None) -> None:
+        """The next forward writes behind `start`, or into `slots`."""
+        self.start, self.slots, self.written = start, slots, None
 
     def spread(self, copies: int, end: int) -> None:
         """Give columns `[0, end)` of every `copies`-th row to the rows behind it."""

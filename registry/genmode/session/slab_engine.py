@@ -92,7 +92,8 @@ class SlabEngine:
             for key in ("attention_mask", "position_ids"):
                 if isinstance(kwargs.get(key), Tensor) and kwargs[key].shape[0] == self.rows:
                     kwargs[key] = kwargs[key][:: self.copies]
-        self.slab.start, self.slab.slots, self.slab.stride = 0, None, self.copies if dedupe else 1
+        self.slab.put(0, None)
+        self.slab.stride = self.copies if dedupe else 1
         self.outputs = seam.prefill(self.model, ids, self.config, kwargs)
         logits: Tensor = self.outputs.logits[:, -1]
         if dedupe:
@@ -120,7 +121,7 @@ class SlabEngine:
             self.bound += count
         else:
             start, end = self.length, self.length + count
-            self.slab.start, self.slab.slots = start, None
+            self.slab.open(start, count)
             positions = self.positions.narrow(1, start, count)
             mask = self._contiguous_mask(start, end)
             self.length = self.bound = end
@@ -148,7 +149,8 @@ class SlabEngine:
         mask = self.columns[:limit] <= slots[:, None, :, None]
         if self.visible is not None:
             mask = mask & self.visible[:, None, None, :limit]
-        self.slab.slots, self.slab.limit = slots, limit
+        self.slab.put(self.slab.start, slots)
+        self.slab.limit = limit
         self.slab.row_index = torch.arange(self.rows, device=slots.device)[:, None]
         return slots.clamp(max=self.last) + self.shift[:, None], self._mask(mask)
 
@@ -168,7 +170,7 @@ class SlabEngine:
         apart = self._apart(start, count)
         parts = []
         for first, last in [(i, i + 1) for i in range(count)] if one_by_one else [(0, count)]:
-            self.slab.start, self.slab.slots = start + first, None
+            self.slab.open(start + first, last - first)
             mask = apart[first:last, : start + last]
             if self.visible is not None:
                 mask = mask & self.visible[:, None, None, : start + last]
