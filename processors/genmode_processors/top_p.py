@@ -22,6 +22,8 @@ from genmode.selection import ascending
 
 from ._truncation import Truncation, adopted, exempt, ranks, without
 
+_TINY = 1e-3
+
 
 class TopP(Truncation):
     """Keeps the nucleus of each row."""
@@ -66,7 +68,8 @@ class TopP(Truncation):
         # which of several equal scores torch.sort puts first depends on all of the row
         ordered, ids = torch.sort(scores)
         dropped = ordered.softmax(-1).cumsum(-1) <= 1 - self.params.top_p
-        dropped[:, -self.min_tokens_to_keep :] = False
+        if self.min_tokens_to_keep > 1 or self.params.top_p < _TINY:  # else the best one's sum is above that anyway
+            dropped[:, -self.min_tokens_to_keep :] = False
         return without(scores, dropped.scatter(1, ids, dropped))
 
     def narrow(self, candidates: Candidates, history: genmode.History) -> Candidates:

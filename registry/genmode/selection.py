@@ -19,6 +19,8 @@ from torch import Tensor
 _BLOCK = 64
 _FEW = 160
 _SHORT = 4096
+_MIDDLE = 40_000
+"""Up to this size numpy partitions a row sooner than its blocks are compared."""
 _CUDA_BLOCK = 256
 _CUDA_FEW = 16
 """More than so many of the highest are found faster by torch.topk there."""
@@ -116,8 +118,8 @@ def kth_highest(scores: Tensor, k: int) -> Tensor:
     """The k-th highest score of each row, `[rows, 1]`; k from 1 to vocab."""
     if k == 1:
         return scores.amax(-1, keepdim=True)
-    if _vectorised(scores) and k > _FEW:
-        vocab = scores.shape[-1]
+    vocab = scores.shape[-1]
+    if scores.device.type == "cpu" and scores.dtype == torch.float32 and (k > _FEW or vocab <= _MIDDLE):
         return torch.from_numpy(np.partition(scores.detach().numpy(), vocab - k, axis=-1)[:, vocab - k, None])
     return highest(scores, k)[0][:, -1:]
 
