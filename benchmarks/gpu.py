@@ -1,10 +1,11 @@
 """The cost of decoding on a CUDA device, against transformers, a bare replayed forward, and the memory floor.
 
-    python benchmarks/gpu.py [--quick] [--compile]
-    python benchmarks/gpu.py --against
+    python benchmarks/gpu.py [--compile]        each strategy beside its forwards and the floor
+    python benchmarks/gpu.py --against          beside transformers' generate
+    python benchmarks/gpu.py --growth           host work, memory, and what grows with what
 
 A random Llama of 1.24 B parameters in bfloat16, prompt 128, 256 new tokens. The floor is the time in which the
-device reads the weights once, at the rate at which it copies memory. All figures come from one run.
+device reads the weights once, at the rate at which it copies memory. All figures of a file come from one run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import itertools
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -190,7 +190,7 @@ def against(model: Any) -> list[dict[str, Any]]:
     for batch, (name, flags) in itertools.product((1, 8), CASES.items()):
         mine, default = ours(model, batch, flags)[0], theirs(model, batch, flags)
         row = {"strategy": name, "batch": batch, "genmode": mine, "transformers": default, "ratio": default / mine}
-        static = {"static, compiled": math.nan, "ratio to static": math.nan}
+        static: dict[str, Any] = {"static, compiled": "", "ratio to static": ""}
         if batch == 1 and "num_beams" not in flags:
             best = theirs(model, batch, flags | {"cache_implementation": "static"})
             static = {"static, compiled": best, "ratio to static": best / mine}
@@ -199,11 +199,11 @@ def against(model: Any) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Run everything, print tables, write JSON and a plot after each part."""
+    """Run one group of figures, print tables, write JSON and plots after each part."""
     arguments = parser(__doc__ or "")
-    arguments.add_argument("--quick", action="store_true", help="leave out transformers, further strategies and growth")
     arguments.add_argument("--compile", action="store_true", help="also the compiled tier, a minute more")
     arguments.add_argument("--against", action="store_true", help="only the comparison with transformers' generate")
+    arguments.add_argument("--growth", action="store_true", help="only host work, growth and memory")
     options = arguments.parse_args()
     transformers.logging.set_verbosity_error()
     warnings.simplefilter("ignore")
@@ -213,40 +213,18 @@ def main() -> None:
     results: dict[str, Any] = {"floor": floor(model)}
     table("Floor", [results["floor"]])
     least = results["floor"]["floor ms"]
+    name = "gpu-transformers" if options.against else "gpu-growth" if options.growth else "gpu"
 
     def part(key: str, title: str, rows: list[dict[str, Any]]) -> None:
         results[key] = rows
         table(title, rows)
-        save(options.out / ("gpu-transformers.json" if options.against else "gpu.json"), results)
+        save(options.out / f"{name}.json", results)
 
     if options.against:
         part("transformers", "Against transformers' generate, ms a step", against(model))
-        return
-    part("strategies", "Strategies, nothing compiled", [
-        line(model, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1, 0))
-        for batch in (1, 8) for name, flags in CASES.items()
-    ])  # fmt: skip
-    host = llama(
-        vocab_size=1000, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
-        num_key_value_heads=1,
-    )  # fmt: skip
-    hosted = [
-        line(host, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1, 0))
-        for batch in (1, 8) for name, flags in CASES.items()
-    ]  # fmt: skip
-    part("host", "Host work: the same on a model that costs the device next to nothing", [
-        {key: one[key] for key in ("strategy", "batch", "ms/step", "step behind the prompt", "forward alone")}
-        for one in hosted
-    ])  # fmt: skip
-    if options.compile:
-        part("compiled", "Compiled tier", [
-            line(model, name, 1, flags | {"compile": True}, least, (1, 1, 0)) for name, flags in list(CASES.items())[:2]
-        ])  # fmt: skip
-    if not options.quick:
-        part("further", "Further strategies, nothing compiled", [
-            line(model, name, batch, flags, least, (batch * beams, width, heads))
-            for batch in (1, 8) for name, (flags, (beams, width, heads)) in FURTHER.items()
-        ])  # fmt: skip
+    elif options.growth:
+        part("host", "Host work: the same on a model that costs the device next to nothing", host_work(least))
+        part("memory", "Memory taken by a call of 8 rows, 128 + 256 tokens", memory(model))
         panels = growth(model)
         results["growth_ms_per_step"] = panels
         plot(options.out / "gpu.png", panels, "ms a step")
@@ -255,11 +233,46 @@ def main() -> None:
             table(f"Growth: {title}", [
                 {"size": size, **{name: points[i][1] for name, points in lines.items()}} for i, size in enumerate(sizes)
             ])  # fmt: skip
-        ids = ids_of(8)
-        runs = {"genmode": genmode.generate, "transformers": lambda m, i, **flags: m.generate(i, **flags)}
-        part("memory", "Memory taken by a call of 8 rows, 128 + 256 tokens", [
-            {"by": name, "MB": peak(lambda run=run: run(model, ids, max_new_tokens=STEPS))} for name, run in runs.items()
+        save(options.out / f"{name}.json", results)
+    else:
+        part("strategies", "Strategies, nothing compiled", [
+            line(model, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1, 0))
+            for batch in (1, 8) for name, flags in CASES.items()
         ])  # fmt: skip
+        part("further", "Further strategies, nothing compiled", [
+            line(model, name, batch, flags, least, (batch * beams, width, heads))
+            for batch in (1, 8) for name, (flags, (beams, width, heads)) in FURTHER.items()
+        ])  # fmt: skip
+        if options.compile:
+            part("compiled", "Compiled tier", [
+                line(model, name, 1, flags | {"compile": True}, least, (1, 1, 0))
+                for name, flags in list(CASES.items())[:2]
+            ])  # fmt: skip
+
+
+def host_work(least: float) -> list[dict[str, Any]]:
+    """What is not the device's: each strategy on a model of one tiny layer."""
+    model = llama(
+        vocab_size=1000, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1,
+    )  # fmt: skip
+    lines = [
+        line(model, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1, 0))
+        for batch in (1, 8) for name, flags in CASES.items()
+    ]  # fmt: skip
+    return [
+        {key: one[key] for key in ("strategy", "batch", "ms/step", "step behind the prompt", "forward alone")}
+        for one in lines
+    ]
+
+
+def memory(model: Any) -> list[dict[str, Any]]:
+    """The most that a call takes, by genmode and by transformers."""
+    ids = ids_of(8)
+    runs = {"genmode": genmode.generate, "transformers": lambda m, i, **flags: m.generate(i, **flags)}
+    return [
+        {"by": name, "MB": peak(lambda run=run: run(model, ids, max_new_tokens=STEPS))} for name, run in runs.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -27,11 +27,12 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if request.param == "cuda" and torch.cuda.device_count() < 2:
         pytest.skip("needs two CUDA devices")
     folder = tmp_path_factory.mktemp("group")
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if request.param == "cpu" else {}
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "HF_HUB_OFFLINE": "1"}
     processes = [
         subprocess.Popen(
             [sys.executable, str(WORKER), request.param, str(folder)],
-            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**os.environ, **group, **hidden, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for rank in range(2)
@@ -43,6 +44,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
     found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    assert found.pop("processes") == 2
     assert found.pop("engine") == {"cpu": "slab", "cuda": "graph"}[request.param]
     return found
 

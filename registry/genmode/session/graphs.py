@@ -403,7 +403,12 @@ class GraphEngine(SlabEngine):
     def close(self) -> None:
         super().close()
         bench, self.bench = self.bench, None
-        if bench is not None:
+        if bench is None:
+            return
+        if seam.tensor_parallel_size(self.model) > 1:
+            # NCCL waits for graphs that hold its operations, so that destroy_process_group would never return
+            bench.graphs.clear()
+        else:
             self.stock.give(self.mark, bench)
 
 
