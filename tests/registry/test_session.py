@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -159,6 +160,25 @@ class TestSteps:
 
         assert torch.equal(run(play)[:, 9:], greedy("llama", 3, 4))
 
+    def test_cancelled_between_two_steps(self) -> None:
+        cancel, forwards = threading.Event(), 0
+
+        def play(session: genmode.Session) -> None:
+            nonlocal forwards
+            ahead = session.forerunner(session.model)
+            for step in session.steps():
+                ahead.catch_up(session.history, 1)
+                for forwards in range(1, 100):
+                    session.check_cancelled()
+                    ahead.feed(choose(step))
+                    if forwards == 5:
+                        cancel.set()
+
+        with pytest.raises(genmode.CancelledError) as caught:
+            run(play, cancel=cancel, needs={"rollback"})
+        assert forwards == 6
+        assert torch.equal(caught.value.sequences, prompt("llama", 3)["input_ids"])
+
     def test_finish(self) -> None:
         def play(session: genmode.Session) -> None:
             for step in session.steps():
@@ -282,6 +302,23 @@ class TestRandomNumbers:
         run(play)
         torch.manual_seed(3)
         assert torch.equal(numbers[0], torch.rand(3))
+
+    @pytest.mark.parametrize("seed", [None, 3])
+    def test_a_rehearsal_repeats_no_numbers(self, seed: int | None) -> None:
+        drawn: list[Tensor] = []
+
+        def play(session: genmode.Session) -> None:
+            for step in session.steps():
+                for _ in range(3):
+                    drawn.append(session.uniform())
+                    with session.rehearse() as guess:
+                        guess.take(guess.draw(guess.scores(step.scores.clone())))
+                step.commit(choose(step))
+
+        torch.manual_seed(1)
+        run(play, seed=seed, max_new_tokens=2, do_sample=True)
+        found = torch.cat(drawn)  # [2 steps * 3 * 3 rows]
+        assert len(found.unique()) == (18 if seed is None else 6)  # one seed serves all rows
 
 
 def expected(name: str, context: Tensor, source: Mapping[str, Tensor], row: int) -> Tensor:

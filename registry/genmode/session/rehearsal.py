@@ -9,11 +9,12 @@
     session.draft(guess.tokens)
 
 Processors see the guessed history, so that penalties and bans act on a draft as they will on the text. On
-leaving the block all of it is taken back.
+leaving the block all of it is taken back, and the session's random numbers go on where they were.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,15 +32,18 @@ class Rehearsal:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._taken: list[Tensor] = []
+        self._noise = session.noise
 
     def __enter__(self) -> Rehearsal:
+        session = self._session
+        self._noise, session.noise = session.noise, copy.copy(session.noise)
         return self
 
     def __exit__(self, *exception: object) -> None:
         session = self._session
         if self._taken and session.chain.stateful:
             session.chain.rollback(torch.full_like(self._taken[0], len(self._taken)))
-        session.noise.move(session)
+        session.noise = self._noise
 
     def __len__(self) -> int:
         return len(self._taken)

@@ -127,7 +127,7 @@ class Session:
         raw = self._guard(self.engine.prefill)
         while True:
             self.step_index += 1
-            self._check_cancelled()
+            self.check_cancelled()
             self._conclusion.note(raw)
             self.noise.mark()
             step = self._step = Step(self, self.step_index, raw, self._draft)
@@ -193,6 +193,17 @@ class Session:
         """
         room = self.draft_room
         return self.chain.propose(room) if room > 0 else None
+
+    def check_cancelled(self) -> None:
+        """Raise `CancelledError` if the call was cancelled.
+
+        `steps` does so before each step. For strategies that run many forwards between two of them.
+        """
+        cancelled = self._cancelled is not None and self._cancelled()
+        if self._agree is not None and self._cancelled is not None:
+            cancelled = self._agree(cancelled)
+        if cancelled:
+            raise CancelledError("the call was cancelled; the error's `sequences` holds what was decoded")
 
     def stop_when(self, flag: Tensor) -> None:
         """End the loop after this step if `flag` (one bool, on the device) is true.
@@ -397,13 +408,6 @@ class Session:
         else:
             last = history.tokens.gather(1, (history.lengths - 1)[:, None])
         return last if self._draft is None else torch.cat([last, self._draft], dim=1)
-
-    def _check_cancelled(self) -> None:
-        cancelled = self._cancelled is not None and self._cancelled()
-        if self._agree is not None and self._cancelled is not None:
-            cancelled = self._agree(cancelled)
-        if cancelled:
-            raise CancelledError("the call was cancelled; the error's `sequences` holds what was decoded")
 
     def _guard(self, forward: Callable[[], Tensor]) -> Tensor:
         try:
