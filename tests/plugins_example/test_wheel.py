@@ -1,6 +1,7 @@
-"""Both wheels, as pip installs them, in an environment that knows nothing of this checkout.
+"""All example packages and genmode itself as wheels, as pip installs them, in one environment that knows nothing of this
+checkout.
 
-The environment shares every other installed package by links, so that only the two wheels are installed.
+The environment shares every other installed package by links, so that only these wheels are installed.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,60 +20,83 @@ import pytest
 pytestmark = pytest.mark.packaging
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "plugins_example" / "genmode-steady"
+EXAMPLES = sorted(folder.parent for folder in (ROOT / "plugins_example").glob("*/pyproject.toml"))
 OURS = ("genmode", "_genmode", "__editable__", "_editable")
+OFFERED = {
+    ("strategies", "entropy_gate"): "genmode-steady",
+    ("processors", "factual_nucleus"): "genmode-steady",
+    ("strategies", "fresh_words"): "genmode-fresh-words",
+    ("strategies", "power_sampling"): "genmode-power-sampling",
+    ("processors", "house_style"): "genmode-house-style",
+    ("watermarkers", "mpac"): "genmode-multibit",
+}
 
 USE = """
 import json, sys
-import genmode, genmode_steady, genmode_strategies, torch
-from transformers import LlamaConfig, LlamaForCausalLM
+import genmode, genmode_house_style, genmode_multibit, genmode_power_sampling, genmode_steady, genmode_strategies
+from genmode.testing import models
 
-torch.manual_seed(0)
-model = LlamaForCausalLM(LlamaConfig(
-    vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=None,
-)).eval()
-prompt = torch.tensor([[1, 5, 9], [1, 7, 2]])
-call = dict(max_new_tokens=8, factual_p=0.5, factual_sentence_ends=[3])
-decoded = genmode.generate(model, prompt, strategy="entropy_gate", seed=[3, 4], **call)
-alone = genmode.generate(model, prompt[1:], strategy="entropy_gate", seed=4, **call)
-plan = genmode.explain(model, prompt, strategy="entropy_gate", **call).to_dict()
+model, tokenizer, inputs = models.tiny("llama"), models.tokenizer(), models.prompt("llama", 2)
+mark = genmode.WatermarkingConfig("mpac", key=20261, message="1011", bias=6.0)
+call = dict(
+    strategy="power_sampling", power_alpha=1.5, power_block=20, power_moves=3, house_style_never=["c7", "d"],
+    factual_p=0.95, factual_sentence_ends=[3], watermark=mark, tokenizer=tokenizer, temperature=1.5, max_new_tokens=40,
+)
+decoded = genmode.generate(model, **inputs, seed=[3, 4], **call)[:, 9:]
+alone = genmode.generate(model, **{key: value[1:] for key, value in inputs.items()}, seed=4, **call)[:, 9:]
 json.dump({
-    "files": [module.__file__ for module in (genmode, genmode_strategies, genmode_steady)],
-    "tokens": decoded.tolist(), "alone": alone.tolist(), "plan": plan,
+    "files": [module.__file__ for module in (
+        genmode, genmode_strategies, genmode_steady, genmode_power_sampling, genmode_house_style, genmode_multibit
+    )],
+    "tokens": decoded.tolist(), "alone": alone.tolist(), "texts": tokenizer.batch_decode(decoded),
+    "plan": genmode.explain(model, **inputs, **call).to_dict(),
+    "p": [one.p_value for one in genmode.detect(decoded, mark)],
+    "messages": [one.message for one in genmode_multibit.Mpac(key=20261, bits=4).read(decoded)],
 }, sys.stdout)
+"""
+
+PLAIN = """
+import json, sys
+import genmode
+from genmode.testing import models
+
+inputs, flags = models.prompt("llama", 3), dict(max_new_tokens=12, eos_token_id=4)
+calls = [dict(do_sample=False), dict(do_sample=True, seed=5), dict(num_beams=2), dict(prompt_lookup_num_tokens=3)]
+made = [genmode.generate(models.tiny("llama"), **inputs, **flags, **call).tolist() for call in calls]
+plans = [genmode.explain(models.tiny("llama"), **inputs, **flags, **call).to_dict() for call in calls]
+json.dump([made, plans], sys.stdout)
 """
 
 
 class Environment(NamedTuple):
-    """A clean environment with both wheels."""
+    """A clean environment with all wheels."""
 
     folder: Path
     python: Path
 
     def run(self, *argv: str | Path) -> str:
         """What a command prints on stdout; fails the test with its stderr if it fails."""
-        names = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE")
-        clean = {key: value for key, value in os.environ.items() if key not in names}
-        done = subprocess.run(
-            [str(part) for part in argv],
-            cwd=self.folder,
-            env=clean,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{argv}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return run(self.folder, *argv)
 
     def script(self, name: str) -> Path:
         return self.python.parent / name
 
 
+def run(folder: Path, *argv: str | Path) -> str:
+    """What a command prints on stdout, run in a folder without the settings of Python's environment."""
+    names = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE")
+    clean = {key: value for key, value in os.environ.items() if key not in names}
+    done = subprocess.run(
+        [str(part) for part in argv], cwd=folder, env=clean, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{argv}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     folder = tmp_path_factory.mktemp("clean")
-    wheels = [build(ROOT, folder / "wheels", "--sdist"), build(EXAMPLE, folder / "wheels")]
+    wheels = [build(ROOT, folder / "wheels", "--sdist"), *(build(one, folder / "wheels") for one in EXAMPLES)]
     bare = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
     python = bare / ("Scripts" if sys.platform == "win32" else "bin") / "python"
@@ -110,11 +135,12 @@ def link_others(site: Path, shared: Path) -> None:
     (site / "shared.pth").write_text(f"{shared}\n")
 
 
-def test_list_finds_both_by_their_entry_points(environment: Environment) -> None:
+def test_list_finds_all_by_their_entry_points(environment: Environment) -> None:
     listed = json.loads(environment.run(environment.script("genmode"), "list", "--json"))
     assert listed["faults"] == []
     found = {(one["kind"], one["name"]): one["distribution"] for one in listed["components"]}
-    assert found["strategies", "entropy_gate"] == found["processors", "factual_nucleus"] == "genmode-steady"
+    assert {place: found.get(place) for place in OFFERED} == OFFERED
+    assert set(OFFERED.values()) == {folder.name for folder in EXAMPLES}
     assert found["strategies", "greedy_search"] == "genmode"
 
 
@@ -122,22 +148,34 @@ def test_doctor_is_content_and_show_knows_the_paper(environment: Environment) ->
     report = json.loads(environment.run(environment.script("genmode"), "doctor", "--json"))
     assert report["ok"]
     assert report["shadowed"] == []
-    steady = [one for one in report["components"] if one["distribution"] == "genmode-steady"]
-    assert [(one["state"], one["contract_version"]) for one in steady] == [("loaded", 1)] * 2
+    theirs = [one for one in report["components"] if one["distribution"] in OFFERED.values()]
+    assert [(one["state"], one["contract_version"]) for one in theirs] == [("loaded", 1)] * len(OFFERED)
     shown = json.loads(environment.run(environment.script("genmode"), "show", "factual_nucleus", "--json"))
     assert "2206.04624" in shown["paper"]
     assert shown["stage"] == "truncation"
 
 
-def test_generates_with_its_strategy_and_processor(environment: Environment) -> None:
+def test_one_call_uses_several_of_them(environment: Environment) -> None:
     result: dict[str, Any] = json.loads(environment.run(environment.python, "-c", USE))
     assert all(str(environment.folder) in file for file in result["files"])
-    assert [len(row) for row in result["tokens"]] == [11, 11]
+    assert [len(row) for row in result["tokens"]] == [40, 40]
     assert result["tokens"][1] == result["alone"][0]
-    assert result["plan"]["strategy"] == "entropy_gate"
-    assert "factual_nucleus" in [one["name"] for one in result["plan"]["processors"]]
+    assert result["plan"]["strategy"] == "power_sampling"
+    chain = [one["name"] for one in result["plan"]["processors"]]
+    assert [name for name in chain if name in ("house_style", "factual_nucleus", "mpac")] == [
+        "house_style", "factual_nucleus", "mpac",
+    ]  # fmt: skip
+    assert not any(re.search(r"\b(c7|d)\b", text) for text in result["texts"])
+    assert max(result["p"]) < 1e-3
+    assert result["messages"] == ["1011", "1011"]
 
 
-def test_its_own_tests_pass(environment: Environment) -> None:
-    said = environment.run(environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLE)
+def test_installing_them_changes_no_plain_call(environment: Environment) -> None:
+    ours = run(environment.folder, sys.executable, "-c", PLAIN)  # of this checkout, which has none of them
+    assert json.loads(environment.run(environment.python, "-c", PLAIN)) == json.loads(ours)
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
+def test_their_own_tests_pass(environment: Environment, folder: Path) -> None:
+    said = environment.run(environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder)
     assert " passed" in said

@@ -225,7 +225,7 @@ def test_streams_never_show_a_term(model: Any, tokenizer: Any) -> None:
         assert offends(shown.getvalue().rstrip("\n"), prompts(1)[0], TERMS) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     terms=st.lists(st.text("abcA.é ", min_size=1, max_size=4).filter(str.strip).map(str.strip), min_size=1, max_size=4),
     retries=st.integers(0, 8),
@@ -244,7 +244,7 @@ def test_whatever_the_terms(
         assert offends(text, prompt, terms) is None, (text, prompt)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     terms=st.lists(st.text("abA.é™ ", min_size=1, max_size=4).filter(str.strip).map(str.strip), min_size=1, max_size=3),
     text=st.text("abAB.é™ ", max_size=20).map(str.encode)
