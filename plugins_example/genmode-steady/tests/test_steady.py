@@ -29,6 +29,9 @@ class Step:
     def commit(self, tokens: torch.Tensor) -> None:
         self.committed = tokens
 
+    def best(self) -> torch.Tensor:
+        return self.scores.argmax(-1)
+
 
 def probabilities(*rows: list[float]) -> torch.Tensor:
     return torch.tensor(rows).log()
@@ -51,7 +54,8 @@ def test_gate_is_greedy_up_to_the_entropy_and_draws_beyond_it() -> None:
     # Entropies: ln 2 = 0.693 of two equal tokens, 0 of a sure one, ln 4 = 1.386 of four equal tokens.
     step = Step(probabilities([0.5, 0.5, 0, 0], [0, 1, 0, 0], [0.25, 0.25, 0.25, 0.25]))
     gate = EntropyGate(gate_entropy=math.log(2) + 1e-6)
-    gate.decode(SimpleNamespace(steps=lambda: [step]), gate.params)  # type: ignore[arg-type]
+    session: Any = SimpleNamespace(steps=lambda: [step], replay=lambda function, *arguments: function(*arguments))
+    gate.decode(session, gate.params)
     assert step.committed.tolist() == [0, 1, 2]
 
 
