@@ -28,6 +28,7 @@ _STEP = 0xD1B54A32D192ED03 - 2**64
 _START = 0x2545F4914F6CDD1D
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
+_PART = 1 << 14
 
 
 def words(keys: Tensor, step: int | Tensor, places: Tensor) -> Tensor:
@@ -68,17 +69,22 @@ def _words_in_numpy(keys: Tensor, step: Tensor, places: Tensor) -> Words:
     # the same; numpy has unsigned words, and costs a fraction of torch's calls on few of them
     row = keys.numpy().view(np.uint64) + step.numpy().view(np.uint64) * np.uint64(_STEP % 2**64)
     row += np.uint64(_START % 2**64)
-    z: Words = places.numpy().view(np.uint64) * np.uint64(_GAMMA % 2**64) + row[:, None]
-    _mix(z)
+    z: Words = np.add(places.numpy().view(np.uint64) * np.uint64(_GAMMA % 2**64), row[:, None], order="C")
+    _mix(z.reshape(-1))
     return z
 
 
 def _mix(z: Words) -> None:
-    z ^= z >> np.uint64(30)
-    z *= np.uint64(_FIRST % 2**64)
-    z ^= z >> np.uint64(27)
-    z *= np.uint64(_SECOND % 2**64)
-    z ^= z >> np.uint64(31)
+    # part by part, so that what is between the operations stays in the cache
+    spare = np.empty(min(_PART, len(z)), dtype=np.uint64)
+    for begin in range(0, len(z), _PART):
+        part = z[begin : begin + _PART]
+        shifted = spare[: len(part)]
+        part ^= np.right_shift(part, np.uint64(30), out=shifted)
+        part *= np.uint64(_FIRST % 2**64)
+        part ^= np.right_shift(part, np.uint64(27), out=shifted)
+        part *= np.uint64(_SECOND % 2**64)
+        part ^= np.right_shift(part, np.uint64(31), out=shifted)
 
 
 def exponential(keys: Tensor, step: int | Tensor, ids: Tensor) -> Tensor:

@@ -64,6 +64,14 @@ def test_words_are_exact_on_every_path(keys: list[int], step: int, places: list[
         assert [[value % WORD for value in row] for row in found.tolist()] == expected
 
 
+def test_many_words_are_those_of_few() -> None:
+    """More than are mixed at a time, from places of any layout."""
+    keys, places = torch.tensor([3, -9, 2**40]), torch.arange(3 * 20_000).view(20_000, 3).T
+    found = counter.words(keys, 2, places)
+    assert found.numel() > 3 * counter._PART
+    assert torch.equal(found, counter._words(keys, torch.tensor([2]), places))
+
+
 def test_a_number_depends_on_its_own_row_step_and_token_alone() -> None:
     keys, ids = torch.tensor([3, 9, 4]), torch.tensor([[5, 0], [7, 5], [1, 2]])
     whole = counter.exponential(keys, 6, torch.arange(10))

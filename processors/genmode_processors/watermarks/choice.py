@@ -7,20 +7,21 @@ time (k = 0) is what the detector reads; for every further one the numbers are o
 that the draws of a text are independent and no loop can form. Only the winner keeps its score; ties go to the
 lower id. A row that is masked throughout is left so.
 
-The winner is found without the whole vocabulary's numbers. Let L be at most log sum exp(score). A token whose octet is not
-255 has r < 255/256 and, for both noises, noise < 5.56. So once a value of at least L - 2.4 is found, only tokens
-with score >= L - 7.96 or octet 255 can win: about 1/256 of the vocabulary and few others. The best
-value is lower in at most 1 of 61,000 rows (it exceeds t with probability at least 1 - exp(-exp(L - t))); such rows are
-done on the whole vocabulary, and so are all on accelerators, where shapes must not depend on values.
+The winner is found without the whole vocabulary's numbers. A token whose octet is not 255 has r < 255/256 and with
+it a noise below 5.56, for both noises. So the tokens of octet 255, about 1/256 of the vocabulary, are drawn first. With
+B the best of their values, and at least the highest score with the least noise that there is, no other token can win
+unless its score is at least B - 5.56: those are few, and drawn next. The result is exactly that of all numbers. On
+accelerators, where shapes must not depend on values, all numbers are drawn.
 """
 
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -31,8 +32,13 @@ from . import keyed_hash
 from .contexts import current, laid_out, occurrences, of_texts
 from .green import KeyParams
 
-FLOOR = 2.4
-BELOW = FLOOR + 5.56
+
+class Drawn(NamedTuple):
+    """Tokens with their numbers: rows and ids `[n]`, long, and scores with noise `[n]`, float64."""
+
+    row: Tensor
+    token: Tensor
+    value: Tensor
 
 
 class Choice(genmode.Watermarker, abc.ABC):
@@ -48,6 +54,9 @@ class Choice(genmode.Watermarker, abc.ABC):
     def __init__(self, params: Any = None, **values: Any) -> None:
         super().__init__(params, **values)
         self.key = keyed_hash.number(self.params.key)
+        least, common = torch.tensor([2.0**-53, 255 / 256], dtype=torch.float64).unbind()
+        self.least = float(self.noise(least))
+        self.common = float(self.noise(common))  # no token has more unless its octet is 255
 
     @abc.abstractmethod
     def noise(self, uniform: Tensor) -> Tensor:
@@ -65,28 +74,30 @@ class Choice(genmode.Watermarker, abc.ABC):
         return torch.where(ready[:, None], chosen, scores)
 
     def winners(self, scores: Tensor, keys: Tensor) -> Tensor:
-        """The winner of each row, `[rows]`, long."""
+        """The winner of each row, `[rows]`, long; 0 where all tokens are masked."""
         if scores.device.type != "cpu" or scores.dtype != torch.float32:
             return self.among_all(scores, keys)
         rows, vocab = scores.shape
-        # a sum over half of the tokens is a lower bound, and nearly always close
-        some = scores[:, : (vocab + 1) // 2].logsumexp(-1, keepdim=True)
-        floor = torch.maximum(some, scores.amax(-1, keepdim=True)) - FLOOR
-        flat = scores.numpy().ravel()
-        near = np.flatnonzero(scores.numpy() >= (floor - (BELOW - FLOOR)).numpy())
-        rare = np.flatnonzero(keyed_hash.octets(keys, vocab).numpy() == 255)
-        places = torch.from_numpy(np.concatenate([near, rare[flat[rare] > -np.inf]]))
-        row = places // vocab
-        token = places - row * vocab
-        values = scores.reshape(-1)[places].double() + self.noise(keyed_hash.uniform_at(keys[row], token))
-        best = torch.full((rows,), -torch.inf, dtype=torch.float64).scatter_reduce_(0, row, values, "amax")
-        won = values == best[row]
-        winners = torch.full((rows,), vocab).scatter_reduce_(0, row[won], token[won], "amin")
-        unsure = (best < floor[:, 0]).nonzero()[:, 0]
-        if len(unsure) or int(winners.max()) == vocab:
-            unsure = torch.cat([unsure, (winners == vocab).nonzero()[:, 0]])
-            winners[unsure] = self.among_all(scores[unsure], keys[unsure])
-        return winners
+        highest = scores.amax(-1).double()  # [rows]
+        if bool(highest.isnan().any()):
+            return self.among_all(scores, keys)
+        rare = self._drawn(scores, keys, keyed_hash.octets(keys, vocab).numpy() == 255)
+        best = (highest + self.least).scatter_reduce_(0, rare.row, rare.value, "amax")
+        # lower than needed, so that no rounding leaves out a token
+        enough = (best - self.common - 1e-6).float().nextafter(torch.tensor(-torch.inf))
+        enough.masked_fill_(highest.isneginf(), torch.inf)
+        near = self._drawn(scores, keys, scores.numpy() >= enough[:, None].numpy())
+        row, token, value = (torch.cat(both) for both in zip(rare, near, strict=True))
+        best.scatter_reduce_(0, row, value, "amax", include_self=False)
+        won = (value == best[row]) & ~value.isneginf()
+        return torch.zeros(rows, dtype=torch.long).scatter_reduce_(0, row[won], token[won], "amin", include_self=False)
+
+    def _drawn(self, scores: Tensor, keys: Tensor, where: NDArray[np.bool_]) -> Drawn:
+        """The scores with noise of some tokens; `where` `[rows, vocab]`."""
+        places = torch.from_numpy(np.flatnonzero(where))
+        row = places // scores.shape[1]
+        token = places - row * scores.shape[1]
+        return Drawn(row, token, scores[row, token].double() + self.noise(keyed_hash.uniform_at(keys[row], token)))
 
     def among_all(self, scores: Tensor, keys: Tensor) -> Tensor:
         """The same from every token's number."""

@@ -34,10 +34,12 @@ def occurrences(history: genmode.History, width: int) -> Tensor:
     if count <= 0:
         return torch.zeros(history.rows, dtype=torch.long, device=tokens.device)
     ends = tail(history, width)
-    same = columns(tokens)[:, first:] < lengths(history)
-    same = same & (history.starts[:, None] + width <= columns(tokens)[:, first:])
+    places = columns(tokens)[:, first:]
+    same = history.starts[:, None] + width <= places
+    if history.uniform is None:
+        same &= places < lengths(history)
     for back in range(1, width + 1):
-        same = same & (tokens[:, first - back : first - back + count] == ends[:, -back, None])
+        same &= tokens[:, first - back : first - back + count] == ends[:, -back, None]
     return same.sum(1)
 
 

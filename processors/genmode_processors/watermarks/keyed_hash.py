@@ -43,13 +43,22 @@ def derive(keys: Tensor, labels: Tensor) -> Tensor:
     return counter.words(keys, labels.contiguous(), torch.zeros(1, dtype=torch.int64, device=keys.device))[:, 0]
 
 
+def packed_bits(keys: Tensor, vocab: int) -> Tensor:
+    """`[rows, n]`, uint8, n at least vocab / 8: the bits of eight tokens each, lowest id first, for keys `[rows]`."""
+    return counter.words(keys, 2, torch.arange((vocab + 63) // 64, device=keys.device)).view(torch.uint8)
+
+
+def unpacked(octets: Tensor) -> Tensor:
+    """`[rows, 8 n]`, uint8: the bits of `octets` `[rows, n]`, uint8."""
+    if octets.device.type == "cpu":
+        return torch.from_numpy(np.unpackbits(octets.numpy(), axis=1, bitorder="little"))
+    shifts = torch.arange(8, dtype=torch.uint8, device=octets.device)
+    return ((octets[:, :, None] >> shifts) & 1).flatten(1)
+
+
 def bits(keys: Tensor, vocab: int) -> Tensor:
-    """`[rows, vocab]`, uint8: 0 or 1 for each token, for keys `[rows]`; 64 tokens share a word."""
-    words = counter.words(keys, 2, torch.arange((vocab + 63) // 64, device=keys.device)).view(torch.uint8)
-    if words.device.type == "cpu":
-        return torch.from_numpy(np.unpackbits(words.numpy(), axis=1, count=vocab, bitorder="little"))
-    shifts = torch.arange(8, dtype=torch.uint8, device=keys.device)
-    return ((words[:, :, None] >> shifts) & 1).view(len(keys), -1)[:, :vocab]
+    """`[rows, vocab]`, uint8: 0 or 1 for each token, for keys `[rows]`."""
+    return unpacked(packed_bits(keys, vocab))[:, :vocab]
 
 
 def bit_at(keys: Tensor, tokens: Tensor) -> Tensor:

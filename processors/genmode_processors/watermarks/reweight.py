@@ -18,8 +18,11 @@ Token scores change by -inf, 0 or log 2, at two tokens of a row by what lies bet
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+import functools
+import math
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -33,6 +36,11 @@ from .contexts import current, laid_out, occurrences, of_texts
 from .green import KeyParams
 
 BLOCK = 256
+OCTETS = BLOCK // 8
+PART = 1 << 18
+"""Scores that are worked on at a time on a CPU."""
+LOG2_E = math.log2(math.e)
+LOGS = (-math.inf, 0.0, math.log(2))
 
 
 class UnbiasedParams(KeyParams):
@@ -63,7 +71,7 @@ class Unbiased(genmode.Watermarker):
         keys = keyed_hash.context_keys(self.key, contexts)
         fresh = occurrences(history, width) == 0
         work = self._work
-        if work is None or work.shape != tuple(scores.shape) or work.mask.device != scores.device:
+        if work is None or work.shape != tuple(scores.shape) or work.halves.device != scores.device:
             work = self._work = Reweight(scores.shape[0], scores.shape[1], scores.device)
         return work(scores, keys, self.alpha, fresh if ready is None else fresh & ready)
 
@@ -94,89 +102,111 @@ class Dip(Unbiased):
 
 
 class Reweight:
-    """The alpha-reweight of rows of one shape, in buffers that are used again.
+    """The alpha-reweight of rows of one shape.
 
     Along ids the factor of a token, 0, 1 or 2, changes at two ids, each in one of the halves. So it is set for each
-    half of each block of 256 ids, as the bits of a float32, and chosen by the token's bit; the two blocks in which it
-    changes are done token by token.
+    half of each block of 256 ids, and put onto the scores by the bits of eight tokens at once; the two blocks in which
+    it changes are done token by token. On the CPU the vocabulary is gone through in parts that stay in the cache.
+
+    Probabilities are 2 ** ((score - best) log2 e), not divided by their sum: cuts are shares of the sum.
     """
 
     def __init__(self, rows: int, vocab: int, device: torch.device) -> None:
         self.shape = (rows, vocab)
-        self.blocks = (rows, -(-vocab // BLOCK), BLOCK)
-        self.shares, self.lates = (torch.zeros(self.blocks, device=device) for _ in range(2))
-        self.mask, self.change = (torch.zeros(self.blocks, dtype=torch.int32, device=device) for _ in range(2))
+        self.blocks = blocks = -(-vocab // BLOCK)
+        count = min(blocks, max(1, PART // (rows * BLOCK))) if device.type == "cpu" else blocks
+        self.parts = [slice(first, min(first + count, blocks)) for first in range(0, blocks, count)]
+        self.work = tuple(torch.empty(rows, count * BLOCK, device=device) for _ in range(2))
+        self.halves = torch.empty(rows, 2, blocks, device=device)  # probability of the bits 0 and 1 of each block
+        self.number = torch.arange(2 * blocks, device=device).view(2, blocks)
+        self.ids = torch.arange(BLOCK, device=device)
 
     def __call__(self, scores: Tensor, keys: Tensor, alpha: float, rows: Tensor) -> Tensor:
         """`scores` reweighted in place, in the rows `[rows]`, bool."""
-        (count, vocab), (_, blocks, _) = self.shape, self.blocks
-        flat = (count, blocks * BLOCK)
-        shares = self.shares.view(flat)
-        if flat[1] == vocab:
-            torch.softmax(scores, -1, out=shares)
-        else:
-            shares[:, :vocab] = torch.softmax(scores, -1)
-        self.mask.view(flat)[:, :vocab] = keyed_hash.bits(keys, vocab).view(torch.int8).neg_()  # 0 or all bits
-        torch.bitwise_and(self.shares.view(torch.int32), self.mask, out=self.lates.view(torch.int32))
-        mass, high = self.shares.sum(-1).double(), self.lates.sum(-1).double()
-        halves = torch.stack([mass - high, high], 1).clamp_(min=0)  # [rows, 2, blocks]
-        total, ends = halves.sum((1, 2)), halves.cumsum(2)
-        down = (counter.words(keys, 3, torch.zeros(1, dtype=torch.int64, device=keys.device))[:, 0] & 1).bool()
-        bounds, times = ((0.5,), 2) if alpha == 0.5 else ((alpha, 1 - alpha), 1)
-        cuts = [self._cut(bound * total, ends, down, times) for bound in bounds]
+        least = scores.amax(-1, keepdim=True) * -LOG2_E
+        packed = keyed_hash.packed_bits(keys, self.blocks * BLOCK)  # [rows, 32 blocks]
+        bits = keyed_hash.unpacked(packed)
+        down = counter.words(keys, 3, torch.zeros(1, dtype=torch.int64, device=keys.device)) & 1 == 1  # [rows, 1]
+        self._add_up(scores, least, bits)
 
-        factor = cuts[0].factor if len(cuts) == 1 else cuts[0].factor + cuts[1].factor  # [rows, 2, blocks]
+        # where in the order each half of each block stands; it is its own inverse
+        order = torch.where(down[:, :, None], self.number.flip(1), self.number)  # [rows, 2, blocks]
+        masses = self.halves.flatten(1).gather(1, order.flatten(1)).double()  # [rows, 2 blocks], along the order
+        ends = masses.cumsum(1)
+        total = ends[:, -1]
+        shares, times = ((0.5,), 2) if alpha == 0.5 else ((alpha, 1 - alpha), 1)
+        targets = torch.stack([share * total for share in shares], 1)  # [rows, cuts]
+        cuts = torch.searchsorted(ends, targets, right=True).clamp_(max=ends.shape[1] - 1)
+
+        block = order.flatten(1).gather(1, cuts) % self.blocks  # [rows, cuts]
+        halves = order.gather(2, block[:, None].expand(-1, 2, -1)).flatten(1)  # [rows, 2 cuts]
+        starts = (ends - masses).gather(1, halves).unflatten(1, (2, -1))
+        ids, old, changed = self._inside(scores, least, bits, block, starts, targets, down, times)
+
         rows = rows & ~total.isnan()  # a row that is masked throughout has no order
-        change = factor.log().masked_fill_(~rows[:, None, None], 0.0)
-        low, high_change = (change[:, side, :, None].contiguous().view(torch.int32) for side in (0, 1))
-        torch.bitwise_and(self.mask, low ^ high_change, out=self.change).bitwise_xor_(low)
-        for cut in cuts:
-            mine = factor.gather(2, cut.block[:, None, None].expand(-1, 2, 1))[:, :, 0]  # [rows, 2]
-            side = -self.mask.gather(1, cut.place)[:, 0].long()  # [rows, BLOCK]
-            inner = mine.gather(1, side)
-            for other in cuts:
-                inner += other.above * ((other.block == cut.block)[:, None] & (side == other.side[:, None]))
-            logs = inner.log().masked_fill_(~rows[:, None], 0.0).view(torch.int32)
-            self.change.scatter_(1, cut.place, logs[:, None])
-        return scores.add_(self.change.view(torch.float32).view(flat)[:, :vocab])
+        beyond = (order[:, None] > cuts[:, :, None, None]).sum(1).mul_(times)  # [rows, 2, blocks]
+        pair = (3 * beyond[:, 0] + beyond[:, 1]).masked_fill_(~rows[:, None], 4)  # 4 stands for 1 and 1
+        self._put(scores, packed, pair.short())
+        return scores.scatter_(1, ids, old + changed.masked_fill_(~rows[:, None], 0.0))
 
-    def _cut(self, target: Tensor, ends: Tensor, down: Tensor, times: int) -> Cut:
-        """Where along the order the mass `target` `[rows]` is reached; `ends` `[rows, 2, blocks]` is cumulated by id."""
-        blocks = ends.shape[2]
-        first = ends[:, 0, -1]
-        side = (target >= first).long()
-        mine = ends.gather(1, side[:, None, None].expand(-1, 1, blocks))[:, 0]  # [rows, blocks]
-        inner = target - side * first
-        inner = torch.where(down, mine[:, -1] - inner, inner).clamp_(min=0)  # from the lowest id on
-        block = (mine <= inner[:, None]).sum(1).clamp_(max=blocks - 1)
-        number = torch.arange(blocks, device=ends.device)
-        later = torch.where(down[:, None], number < block[:, None], number > block[:, None])
-        sides = torch.arange(2, device=ends.device)
-        here, beyond = (sides == side[:, None])[:, :, None], (sides > side[:, None])[:, :, None]
-        factor = torch.where(here, later[:, None], beyond).float().mul_(times)
+    def _add_up(self, scores: Tensor, least: Tensor, bits: Tensor) -> None:
+        """Fill `halves` with the probabilities of the tokens of each block whose bit is 0, and 1."""
+        for part in self.parts:
+            some = scores[:, part.start * BLOCK : part.stop * BLOCK]
+            shares, late = (work[:, : (part.stop - part.start) * BLOCK] for work in self.work)
+            torch.add(least, some, alpha=LOG2_E, out=shares[:, : some.shape[1]])
+            shares[:, some.shape[1] :] = -torch.inf
+            late.copy_(bits[:, part.start * BLOCK : part.stop * BLOCK]).mul_(shares.exp2_())
+            low, high = self.halves[:, 0, part], self.halves[:, 1, part]
+            torch.sum(late.unflatten(1, (-1, BLOCK)), -1, out=high)
+            torch.sum(shares.unflatten(1, (-1, BLOCK)), -1, out=low).sub_(high).clamp_(min=0)
 
-        place = block[:, None, None].expand(-1, 1, BLOCK)
-        late = self.lates.gather(1, place)[:, 0].double()
-        part = torch.where(side[:, None] == 1, late, self.shares.gather(1, place)[:, 0] - late)
-        before = mine.gather(1, block[:, None]) - part.sum(1, keepdim=True)
-        lower = before + part.cumsum(1) - part
-        below = ((inner[:, None] - lower) / part.clamp(min=1e-300)).clamp_(0, 1)  # what of the token lies below, by id
-        above = torch.where(down[:, None], below, 1 - below).float().mul_(times)
-        return Cut(side, block, place, above, factor)
+    def _put(self, scores: Tensor, packed: Tensor, pair: Tensor) -> None:
+        """Add the logarithms of the factors; `pair` `[rows, blocks]`, int16: those of a block's halves, see `changes`."""
+        table = changes(scores.device)
+        for part in self.parts:
+            some = scores[:, part.start * BLOCK : part.stop * BLOCK]
+            octets = packed[:, part.start * OCTETS : part.stop * OCTETS].unflatten(1, (-1, OCTETS))
+            codes = octets + 256 * pair[:, part, None]
+            some.add_(eights(codes.flatten(1), table)[:, : some.shape[1]])
+
+    def _inside(
+        self, scores: Tensor, least: Tensor, bits: Tensor, block: Tensor, starts: Tensor, targets: Tensor, down: Tensor,
+        times: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Ids, scores, and what to add to them, of the tokens of the cuts' blocks: `[rows, cuts BLOCK]`.
+
+        Args:
+            block: `[rows, cuts]`.
+            starts: `[rows, 2, cuts]`: the probability before the block's halves, along the order.
+            targets: `[rows, cuts]`: the cuts, as probability along the order.
+        """
+        first = block[:, :, None] * BLOCK
+        ids = first + self.ids  # [rows, cuts, BLOCK]
+        known = ids.clamp(max=self.shape[1] - 1)
+        old = scores.gather(1, known.flatten(1))
+        late = bits.gather(1, ids.flatten(1)).view_as(ids)
+        share = torch.add(least, old, alpha=LOG2_E).exp2_().view_as(ids).where(known == ids, 0.0).double()
+        high = share * late
+        halves = torch.stack([share - high, high], 1)  # [rows, 2, cuts, BLOCK]
+        upto = halves.cumsum(3)
+        upto = starts[:, :, :, None] + torch.where(down[:, :, None, None], upto[:, :, :, -1:] - upto + halves, upto)
+        end = torch.where(late == 1, upto[:, 1], upto[:, 0])  # where each token ends, along the order
+        beyond = (end[:, :, None] - targets[:, None, :, None]) / share.clamp(min=1e-300)[:, :, None]
+        change = beyond.clamp_(0, 1).sum(2).mul_(times).log_().to(old.dtype)  # [rows, cuts, BLOCK]
+        # what stands behind the vocabulary has the last token's id, and has to say the same of it
+        return known.flatten(1), old, change.gather(2, known - first).flatten(1)
 
 
-class Cut(NamedTuple):
-    """A point of the order: everything above it counts once more, or twice where two points are one.
+def eights(codes: Tensor, table: Tensor) -> Tensor:
+    """Eight numbers for each code: `codes` `[rows, n]`, integers, and `table` `[codes, 8]` to `[rows, 8 n]`."""
+    if codes.device.type == "cpu":  # half of the time of torch's own
+        return torch.from_numpy(np.take(table.numpy(), codes.numpy(), axis=0, mode="clip")).flatten(1)
+    return table[codes.int()].flatten(1)
 
-    Attributes:
-        side, block: `[rows]`, long: the half and the block of ids that it lies in.
-        place: `[rows, 1, BLOCK]`, the block for `gather`.
-        above: `[rows, BLOCK]`, float32: how often each of the block's tokens of that half counts more.
-        factor: `[rows, 2, blocks]`, float32: the same for each half of each block, 0 in this very one.
-    """
 
-    side: Tensor
-    block: Tensor
-    place: Tensor
-    above: Tensor
-    factor: Tensor
+@functools.cache
+def changes(device: torch.device) -> Tensor:
+    """`[9 * 256, 8]`, float32; row 256 (3 a + b) + octet: log a for each bit that is 0, log b for each that is 1."""
+    bits = keyed_hash.unpacked(torch.arange(256, dtype=torch.uint8, device=device)[:, None]) == 1
+    return torch.cat([torch.where(bits, b, a) for a in LOGS for b in LOGS])

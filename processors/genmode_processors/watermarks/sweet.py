@@ -12,7 +12,7 @@ counted tokens whatever model, prompt or temperature the detector is given; a po
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 from pydantic import Field
@@ -23,6 +23,10 @@ import genmode
 from . import keyed_hash
 from .contexts import current
 from .green import ContextParams, Greens
+
+PART = 1 << 17
+"""Scores that are worked on at a time on a CPU."""
+LOG2_E = math.log2(math.e)
 
 
 class Sweet(Greens):
@@ -36,10 +40,6 @@ class Sweet(Greens):
     class Params(ContextParams):
         entropy_threshold: float = Field(0.9, ge=0, description="entropy in nats up to which a row is left alone")
 
-    def __init__(self, params: Any = None, **values: Any) -> None:
-        super().__init__(params, **values)
-        self._work: tuple[Tensor, Tensor] | None = None
-
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         contexts, ready = current(history, self.width)
         keys = keyed_hash.context_keys(self.key, contexts)
@@ -49,19 +49,17 @@ class Sweet(Greens):
 
     def gist(self, logits: Tensor) -> Tensor:
         """The entropy of each prediction in nats: `[n]`, float32."""
-        work = self._work
-        if work is None or work[0].shape != logits.shape:
-            first = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
-            work = self._work = (first, torch.empty_like(first))
-        below, shares = work
-        # exp(-80) is nothing beside exp(0), and slow arithmetic with numbers near zero is avoided
-        torch.sub(logits, logits.amax(-1, keepdim=True), out=below).clamp_(min=-80.0)
-        total = torch.exp(below, out=shares).sum(-1)
-        return total.log() - below.mul_(shares).sum(-1) / total
-
-    def reset(self) -> None:
-        super().reset()
-        self._work = None
+        # with y = (x - max x) log2 e:  H log2 e = log2 sum 2^y - sum y 2^y / sum 2^y, in parts that stay in the cache.
+        # 2^-116 is nothing beside 2^0, and keeps 0 * -inf and slow arithmetic with numbers near zero away
+        least = logits.amax(-1, keepdim=True) * -LOG2_E
+        width = max(1, PART // len(logits)) if logits.device.type == "cpu" else logits.shape[1]
+        total, mean = torch.zeros(2, len(logits), device=logits.device).unbind()
+        for some in logits.split(width, 1):
+            below = torch.add(least, some, alpha=LOG2_E).clamp_(min=-116.0)
+            shares = below.exp2()
+            total += shares.sum(-1)
+            mean += shares.mul_(below).sum(-1)
+        return (total.log2() - mean / total) / LOG2_E
 
     def evidence(self, tokens: Tensor, gist: Tensor | None) -> genmode.Evidence:
         values, draws, _ = super().evidence(tokens, None)

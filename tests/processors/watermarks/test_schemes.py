@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import genmode
+from genmode import counter
 from genmode.detection import judge
-from genmode_processors.watermarks import keyed_hash
+from genmode_processors.watermarks import keyed_hash, reweight
 from genmode_processors.watermarks.choice import Choice
 from genmode_processors.watermarks.contexts import occurrences
 from genmode_processors.watermarks.kgw import Kgw, best_candidates
@@ -242,14 +243,18 @@ def test_the_short_way_finds_the_winner_of_the_whole_vocabulary(name: str, sprea
 
 
 @drawing
-def test_where_the_best_is_low_the_whole_vocabulary_is_searched(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genmode_processors.watermarks import choice
-
-    monkeypatch.setattr(choice, "FLOOR", -3.0)  # so that many rows miss the floor
+def test_the_short_way_knows_ties_and_masked_rows(name: str) -> None:
     mark: Choice = make(name)
-    scores = torch.randn(40, 503)
-    keys = keyed_hash.context_keys(KEY, torch.arange(40)[:, None])
-    assert torch.equal(mark.winners(scores, keys), mark.among_all(scores, keys))
+    scores = torch.randint(0, 2, (60, 503), generator=torch.Generator().manual_seed(4)).float() * 4
+    scores[0] = -torch.inf
+    scores[1, 1:] = -torch.inf
+    scores[2, 5:9] = torch.inf
+    scores[3, 7] = torch.nan
+    keys = keyed_hash.context_keys(KEY, torch.arange(60)[:, None])
+    for rows in (slice(4, 60), slice(0, 3), slice(0, 60)):
+        assert torch.equal(mark.winners(scores[rows], keys[rows]), mark.among_all(scores[rows], keys[rows]))
+    turned = scores.T.contiguous().T
+    assert torch.equal(mark.winners(turned, keys), mark.among_all(scores, keys))
 
 
 def test_a_repeated_context_gets_other_numbers() -> None:
@@ -258,6 +263,41 @@ def test_a_repeated_context_gets_other_numbers() -> None:
     first = mark.process(scores.clone(), past(torch.tensor([[1, 5, 6]]), 3)).argmax()
     again = mark.process(scores.clone(), past(torch.tensor([[1, 5, 6, 5, 6]]), 3)).argmax()
     assert first != again
+
+
+# the reweighting -------------------------------------------------------------------------------------
+
+
+def reweighted(scores: Tensor, key: int, alpha: float) -> Tensor:
+    """p' of one row `[vocab]`, float64, by the formula, token after token along the order."""
+    keys = torch.tensor([key])
+    late = keyed_hash.bits(keys, len(scores))[0].tolist()
+    down = int(counter.words(keys, 3, torch.zeros(1, dtype=torch.long))) & 1
+    order = sorted(range(len(scores)), key=lambda token: (late[token], -token if down else token))
+    shares = scores.double().softmax(-1)
+    changed, start = torch.zeros_like(shares), 0.0
+    for token in order:
+        end = start + float(shares[token])
+        changed[token] = sum(max(end - cut, 0) - max(start - cut, 0) for cut in (alpha, 1 - alpha))
+        start = end
+    return changed
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.45, 0.1])
+@pytest.mark.parametrize("vocab", [3, 256, 1000])
+def test_the_reweighting_by_its_formula(vocab: int, alpha: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reweight, "PART", 1)  # a block at a time
+    generator = torch.Generator().manual_seed(vocab)
+    scores = torch.randn(12, vocab, generator=generator) * 3
+    scores[3, ::2] = -torch.inf
+    keys = torch.arange(12) * 977
+    work = reweight.Reweight(12, vocab, torch.device("cpu"))
+    found = work(scores.clone(), keys, alpha, torch.ones(12, dtype=torch.bool)).double()
+    for row in range(12):
+        shares = (found[row] - scores[row].double().logsumexp(-1)).exp()
+        torch.testing.assert_close(shares, reweighted(scores[row], int(keys[row]), alpha), atol=1e-6, rtol=0)
+    left = work(scores.clone(), keys, alpha, torch.zeros(12, dtype=torch.bool))
+    assert torch.equal(left, scores)
 
 
 # KGW's lists -----------------------------------------------------------------------------------------
