@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -40,7 +41,12 @@ OCTETS = BLOCK // 8
 PART = 1 << 18
 """Scores that are worked on at a time on a CPU."""
 LOG2_E = math.log2(math.e)
+LEAST = 1e-300
 LOGS = (-math.inf, 0.0, math.log(2))
+
+Ids = NDArray[np.int64]
+Reals = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 class UnbiasedParams(KeyParams):
@@ -63,17 +69,19 @@ class Unbiased(genmode.Watermarker):
         super().__init__(params, **values)
         self.key = keyed_hash.number(self.params.key)
         self.alpha = float(getattr(self.params, "alpha", 0.5))
-        self._work: Reweight | None = None
+        self._work: BlockReweight | None = None
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         width = self.params.context_width
         contexts, ready = current(history, width)
         keys = keyed_hash.context_keys(self.key, contexts)
         fresh = occurrences(history, width) == 0
-        work = self._work
-        if work is None or work.shape != tuple(scores.shape) or work.halves.device != scores.device:
-            work = self._work = Reweight(scores.shape[0], scores.shape[1], scores.device)
-        return work(scores, keys, self.alpha, fresh if ready is None else fresh & ready)
+        rows = fresh if ready is None else fresh & ready
+        if scores.device.type != "cpu" or scores.dtype != torch.float32:
+            return reweighted(scores, keys, self.alpha, rows)
+        if self._work is None or self._work.shape != tuple(scores.shape):
+            self._work = BlockReweight(scores.shape[0], scores.shape[1])
+        return self._work(scores, keys, self.alpha, rows)
 
     def reset(self) -> None:
         self._work = None
@@ -101,112 +109,131 @@ class Dip(Unbiased):
         )
 
 
-class Reweight:
-    """The alpha-reweight of rows of one shape.
+def reweighted(scores: Tensor, keys: Tensor, alpha: float, rows: Tensor) -> Tensor:
+    """`scores` `[rows, vocab]` reweighted in place by the formula, token by token, in the rows `[rows]`, bool."""
+    late = keyed_hash.bits(keys, scores.shape[1]) == 1
+    shares = scores.softmax(-1, dtype=torch.float64)
+    halves = torch.stack([shares.masked_fill(late, 0.0), shares.masked_fill(~late, 0.0)], 1)  # [rows, 2, vocab]
+    upto = halves.cumsum(2)
+    mass = upto[:, :, -1:]
+    upto = torch.where(descending(keys)[:, :, None], mass - upto + halves, upto)
+    ends = torch.where(late, mass[:, 0] + upto[:, 1], upto[:, 0])  # F behind each token
+    total = mass.sum(1)
+    factor = torch.zeros_like(ends)
+    for cut in (alpha, 1 - alpha):
+        factor += ((ends - cut * total) / shares.clamp(min=LEAST)).clamp_(0, 1)
+    # a row that is masked throughout has no order
+    return scores.add_(factor.to(scores.dtype).log_().masked_fill_(~rows[:, None] | total.isnan(), 0.0))
 
-    Along ids the factor of a token, 0, 1 or 2, changes at two ids, each in one of the halves. So it is set for each
-    half of each block of 256 ids, and put onto the scores by the bits of eight tokens at once; the two blocks in which
-    it changes are done token by token. On the CPU the vocabulary is gone through in parts that stay in the cache.
 
-    Probabilities are 2 ** ((score - best) log2 e), not divided by their sum: cuts are shares of the sum.
+def descending(keys: Tensor) -> Tensor:
+    """`[rows, 1]`, bool: whether the halves are in descending order of ids."""
+    return counter.words(keys, 3, torch.zeros(1, dtype=torch.int64, device=keys.device)) & 1 == 1
+
+
+class BlockReweight:
+    """The same on a CPU, for rows of one shape, at a fraction of the cost.
+
+    Along ids the factor of a token, 0, 1 or 2, changes at one or two cuts, each in one of the halves. So it is set for
+    each half of each block of 256 ids, and put onto the scores by the bits of eight tokens at once; the blocks of the
+    cuts are done token by token. The vocabulary is gone through in parts that stay in the cache.
+
+    Probabilities are 2 ** ((score - best) log2 e), float32, and not divided by their sum: cuts are shares of the sum.
+    What is smaller than the vocabulary is done by numpy, whose calls cost less than torch's.
     """
 
-    def __init__(self, rows: int, vocab: int, device: torch.device) -> None:
+    def __init__(self, rows: int, vocab: int) -> None:
         self.shape = (rows, vocab)
         self.blocks = blocks = -(-vocab // BLOCK)
-        count = min(blocks, max(1, PART // (rows * BLOCK))) if device.type == "cpu" else blocks
+        count = min(blocks, max(1, PART // (rows * BLOCK)))
         self.parts = [slice(first, min(first + count, blocks)) for first in range(0, blocks, count)]
-        self.work = tuple(torch.empty(rows, count * BLOCK, device=device) for _ in range(2))
-        self.halves = torch.empty(rows, 2, blocks, device=device)  # probability of the bits 0 and 1 of each block
-        self.number = torch.arange(2 * blocks, device=device).view(2, blocks)
-        self.ids = torch.arange(BLOCK, device=device)
+        self.work = tuple(torch.empty(rows, count * BLOCK) for _ in range(2))
+        self.halves = torch.empty(rows, 2, blocks)  # probability of the tokens of each block whose bit is 0, and 1
+        self.row = np.arange(rows)[:, None]
 
+    @np.errstate(all="ignore")  # rows that are masked throughout are NaN, and left alone
     def __call__(self, scores: Tensor, keys: Tensor, alpha: float, rows: Tensor) -> Tensor:
-        """`scores` reweighted in place, in the rows `[rows]`, bool."""
+        """`scores`, float32, reweighted in place, in the rows `[rows]`, bool."""
+        blocks = self.blocks
         least = scores.amax(-1, keepdim=True) * -LOG2_E
-        packed = keyed_hash.packed_bits(keys, self.blocks * BLOCK)  # [rows, 32 blocks]
-        bits = keyed_hash.unpacked(packed)
-        down = counter.words(keys, 3, torch.zeros(1, dtype=torch.int64, device=keys.device)) & 1 == 1  # [rows, 1]
-        self._add_up(scores, least, bits)
+        packed = keyed_hash.packed_bits(keys, blocks * BLOCK).unflatten(1, (-1, OCTETS))  # [rows, blocks, 32]
+        down = descending(keys).numpy()
+        self._add_up(scores, least, packed)
 
-        # where in the order each half of each block stands; it is its own inverse
-        order = torch.where(down[:, :, None], self.number.flip(1), self.number)  # [rows, 2, blocks]
-        masses = self.halves.flatten(1).gather(1, order.flatten(1)).double()  # [rows, 2 blocks], along the order
-        ends = masses.cumsum(1)
-        total = ends[:, -1]
+        # along the order, in which a block of a half stands where it stands by id, or from the end
+        halves = self.halves.numpy()
+        masses = np.where(down[:, :, None], halves[:, :, ::-1], halves).reshape(len(halves), -1).astype(np.float64)
+        ends = masses.cumsum(1)  # [rows, 2 blocks]
         shares, times = ((0.5,), 2) if alpha == 0.5 else ((alpha, 1 - alpha), 1)
-        targets = torch.stack([share * total for share in shares], 1)  # [rows, cuts]
-        cuts = torch.searchsorted(ends, targets, right=True).clamp_(max=ends.shape[1] - 1)
+        targets = ends[:, -1:] * shares  # [rows, cuts]
+        cuts = np.minimum((ends[:, None] <= targets[:, :, None]).sum(2), 2 * blocks - 1)  # the blocks that hold them
 
-        block = order.flatten(1).gather(1, cuts) % self.blocks  # [rows, cuts]
-        halves = order.gather(2, block[:, None].expand(-1, 2, -1)).flatten(1)  # [rows, 2 cuts]
-        starts = (ends - masses).gather(1, halves).unflatten(1, (2, -1))
-        ids, old, changed = self._inside(scores, least, bits, block, starts, targets, down, times)
+        beyond = times * (np.arange(2 * blocks) > cuts[:, :, None]).sum(1).reshape(-1, 2, blocks)
+        pair = 3 * beyond[:, 0] + beyond[:, 1]  # [rows, blocks]
+        pair = np.where(down, pair[:, ::-1], pair)
+        keep = rows.numpy()[:, None] & ~np.isnan(ends[:, -1:])
+        place = cuts % blocks
+        starts = [(ends - masses)[self.row, place + half * blocks] for half in range(2)]  # [rows, cuts]
+        block = np.where(down, blocks - 1 - place, place)
+        ids, new = self._inside(scores, least, packed, block, starts, targets, down, times, keep)
+        self._put(scores, packed, torch.from_numpy(np.where(keep, pair, 4).astype(np.int16)))  # 4 stands for 1 and 1
+        scores.numpy()[self.row[:, :, None], ids] = new
+        return scores
 
-        rows = rows & ~total.isnan()  # a row that is masked throughout has no order
-        beyond = (order[:, None] > cuts[:, :, None, None]).sum(1).mul_(times)  # [rows, 2, blocks]
-        pair = (3 * beyond[:, 0] + beyond[:, 1]).masked_fill_(~rows[:, None], 4)  # 4 stands for 1 and 1
-        self._put(scores, packed, pair.short())
-        return scores.scatter_(1, ids, old + changed.masked_fill_(~rows[:, None], 0.0))
-
-    def _add_up(self, scores: Tensor, least: Tensor, bits: Tensor) -> None:
-        """Fill `halves` with the probabilities of the tokens of each block whose bit is 0, and 1."""
+    def _add_up(self, scores: Tensor, least: Tensor, packed: Tensor) -> None:
         for part in self.parts:
             some = scores[:, part.start * BLOCK : part.stop * BLOCK]
             shares, late = (work[:, : (part.stop - part.start) * BLOCK] for work in self.work)
-            torch.add(least, some, alpha=LOG2_E, out=shares[:, : some.shape[1]])
-            shares[:, some.shape[1] :] = -torch.inf
-            late.copy_(bits[:, part.start * BLOCK : part.stop * BLOCK]).mul_(shares.exp2_())
+            if some.shape[1] < shares.shape[1]:
+                some = torch.nn.functional.pad(some, (0, shares.shape[1] - some.shape[1]), value=-torch.inf)
+            torch.add(least, some, alpha=LOG2_E, out=shares).exp2_()
+            late.copy_(keyed_hash.unpacked(packed[:, part].flatten(1))).mul_(shares)
             low, high = self.halves[:, 0, part], self.halves[:, 1, part]
             torch.sum(late.unflatten(1, (-1, BLOCK)), -1, out=high)
             torch.sum(shares.unflatten(1, (-1, BLOCK)), -1, out=low).sub_(high).clamp_(min=0)
 
     def _put(self, scores: Tensor, packed: Tensor, pair: Tensor) -> None:
         """Add the logarithms of the factors; `pair` `[rows, blocks]`, int16: those of a block's halves, see `changes`."""
-        table = changes(scores.device)
+        table = changes()
         for part in self.parts:
             some = scores[:, part.start * BLOCK : part.stop * BLOCK]
-            octets = packed[:, part.start * OCTETS : part.stop * OCTETS].unflatten(1, (-1, OCTETS))
-            codes = octets + 256 * pair[:, part, None]
-            some.add_(eights(codes.flatten(1), table)[:, : some.shape[1]])
+            codes = (packed[:, part] + 256 * pair[:, part, None]).flatten(1)
+            change = torch.from_numpy(np.take(table, codes.numpy(), axis=0, mode="clip")).flatten(1)
+            some.add_(change[:, : some.shape[1]])
 
     def _inside(
-        self, scores: Tensor, least: Tensor, bits: Tensor, block: Tensor, starts: Tensor, targets: Tensor, down: Tensor,
-        times: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Ids, scores, and what to add to them, of the tokens of the cuts' blocks: `[rows, cuts BLOCK]`.
+        self, scores: Tensor, least: Tensor, packed: Tensor, block: Ids, starts: list[Reals], targets: Reals,
+        down: Flags, times: int, keep: Flags,
+    ) -> tuple[Ids, NDArray[np.float32]]:  # fmt: skip
+        """The ids and new scores of the tokens of the cuts' blocks: `[rows, cuts, BLOCK]`.
 
         Args:
             block: `[rows, cuts]`.
-            starts: `[rows, 2, cuts]`: the probability before the block's halves, along the order.
-            targets: `[rows, cuts]`: the cuts, as probability along the order.
+            starts: for either half `[rows, cuts]`: F before the block's tokens of that half.
+            targets: `[rows, cuts]`: F at the cuts.
+            down, keep: `[rows, 1]`: whether ids descend, and whether the row is changed.
         """
-        first = block[:, :, None] * BLOCK
-        ids = first + self.ids  # [rows, cuts, BLOCK]
-        known = ids.clamp(max=self.shape[1] - 1)
-        old = scores.gather(1, known.flatten(1))
-        late = bits.gather(1, ids.flatten(1)).view_as(ids)
-        share = torch.add(least, old, alpha=LOG2_E).exp2_().view_as(ids).where(known == ids, 0.0).double()
+        row, first = self.row[:, :, None], block[:, :, None] * BLOCK
+        ids = first + np.arange(BLOCK)
+        known = np.minimum(ids, self.shape[1] - 1)
+        old = scores.numpy()[row, known]
+        late = np.unpackbits(packed.numpy()[self.row, block], axis=2, bitorder="little")
+        share = np.exp2(old.astype(np.float64) * LOG2_E + least.numpy()[:, :, None]) * (known == ids)
         high = share * late
-        halves = torch.stack([share - high, high], 1)  # [rows, 2, cuts, BLOCK]
-        upto = halves.cumsum(3)
-        upto = starts[:, :, :, None] + torch.where(down[:, :, None, None], upto[:, :, :, -1:] - upto + halves, upto)
-        end = torch.where(late == 1, upto[:, 1], upto[:, 0])  # where each token ends, along the order
-        beyond = (end[:, :, None] - targets[:, None, :, None]) / share.clamp(min=1e-300)[:, :, None]
-        change = beyond.clamp_(0, 1).sum(2).mul_(times).log_().to(old.dtype)  # [rows, cuts, BLOCK]
+        behind: list[Reals] = []
+        for start, mine in zip(starts, (share - high, high), strict=True):
+            upto = mine.cumsum(2)
+            behind.append(start[:, :, None] + np.where(down[:, :, None], upto[:, :, -1:] - upto + mine, upto))
+        end = np.where(late, behind[1], behind[0])  # F behind each token
+        beyond = (end[:, :, None] - targets[:, None, :, None]) / np.maximum(share, LEAST)[:, :, None]
+        change = np.log((times * beyond.clip(0, 1).sum(2)).astype(np.float32))
+        new = np.where(keep[:, :, None], old + change, old)
         # what stands behind the vocabulary has the last token's id, and has to say the same of it
-        return known.flatten(1), old, change.gather(2, known - first).flatten(1)
-
-
-def eights(codes: Tensor, table: Tensor) -> Tensor:
-    """Eight numbers for each code: `codes` `[rows, n]`, integers, and `table` `[codes, 8]` to `[rows, 8 n]`."""
-    if codes.device.type == "cpu":  # half of the time of torch's own
-        return torch.from_numpy(np.take(table.numpy(), codes.numpy(), axis=0, mode="clip")).flatten(1)
-    return table[codes.int()].flatten(1)
+        return known, np.take_along_axis(new, known - first, 2)
 
 
 @functools.cache
-def changes(device: torch.device) -> Tensor:
-    """`[9 * 256, 8]`, float32; row 256 (3 a + b) + octet: log a for each bit that is 0, log b for each that is 1."""
-    bits = keyed_hash.unpacked(torch.arange(256, dtype=torch.uint8, device=device)[:, None]) == 1
-    return torch.cat([torch.where(bits, b, a) for a in LOGS for b in LOGS])
+def changes() -> NDArray[np.float32]:
+    """`[9 * 256, 8]`; row 256 (3 a + b) + octet: log a for each bit that is 0, log b for each that is 1."""
+    bits = keyed_hash.unpacked(torch.arange(256, dtype=torch.uint8)[:, None]) == 1
+    return torch.cat([torch.where(bits, b, a) for a in LOGS for b in LOGS]).numpy()

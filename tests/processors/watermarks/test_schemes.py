@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import genmode
-from genmode import counter
 from genmode.detection import judge
 from genmode_processors.watermarks import keyed_hash, reweight
 from genmode_processors.watermarks.choice import Choice
@@ -268,11 +267,11 @@ def test_a_repeated_context_gets_other_numbers() -> None:
 # the reweighting -------------------------------------------------------------------------------------
 
 
-def reweighted(scores: Tensor, key: int, alpha: float) -> Tensor:
+def by_formula(scores: Tensor, key: int, alpha: float) -> Tensor:
     """p' of one row `[vocab]`, float64, by the formula, token after token along the order."""
     keys = torch.tensor([key])
     late = keyed_hash.bits(keys, len(scores))[0].tolist()
-    down = int(counter.words(keys, 3, torch.zeros(1, dtype=torch.long))) & 1
+    down = bool(reweight.descending(keys))
     order = sorted(range(len(scores)), key=lambda token: (late[token], -token if down else token))
     shares = scores.double().softmax(-1)
     changed, start = torch.zeros_like(shares), 0.0
@@ -287,17 +286,17 @@ def reweighted(scores: Tensor, key: int, alpha: float) -> Tensor:
 @pytest.mark.parametrize("vocab", [3, 256, 1000])
 def test_the_reweighting_by_its_formula(vocab: int, alpha: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reweight, "PART", 1)  # a block at a time
-    generator = torch.Generator().manual_seed(vocab)
-    scores = torch.randn(12, vocab, generator=generator) * 3
+    scores = torch.randn(12, vocab, generator=torch.Generator().manual_seed(vocab)) * 3
     scores[3, ::2] = -torch.inf
-    keys = torch.arange(12) * 977
-    work = reweight.Reweight(12, vocab, torch.device("cpu"))
-    found = work(scores.clone(), keys, alpha, torch.ones(12, dtype=torch.bool)).double()
-    for row in range(12):
-        shares = (found[row] - scores[row].double().logsumexp(-1)).exp()
-        torch.testing.assert_close(shares, reweighted(scores[row], int(keys[row]), alpha), atol=1e-6, rtol=0)
-    left = work(scores.clone(), keys, alpha, torch.zeros(12, dtype=torch.bool))
-    assert torch.equal(left, scores)
+    scores[7] = -torch.inf
+    keys, every = torch.arange(12) * 977, torch.ones(12, dtype=torch.bool)
+    for way in (reweight.BlockReweight(12, vocab), reweight.reweighted):
+        found = way(scores.clone(), keys, alpha, every).double()
+        for row in (*range(7), *range(8, 12)):
+            shares = (found[row] - scores[row].double().logsumexp(-1)).exp()
+            torch.testing.assert_close(shares, by_formula(scores[row], int(keys[row]), alpha), atol=1e-6, rtol=0)
+        assert found[7].isneginf().all()
+        assert torch.equal(way(scores.clone(), keys, alpha, ~every), scores)
 
 
 # KGW's lists -----------------------------------------------------------------------------------------
