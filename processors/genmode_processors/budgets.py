@@ -38,6 +38,7 @@ class ThinkingBudget(genmode.LogitsProcessor):
     name = "thinking_budget"
     stage = genmode.Stage.CONSTRAINT
     after = preceding("thinking_budget")
+    forces = True
 
     class Params(genmode.Params):
         thinking_budget: int | None = Field(None, ge=0, description="most tokens inside thinking; no limit if unset")

@@ -64,6 +64,8 @@ class Grammar(genmode.LogitsProcessor):
 
     Attributes:
         results: of each result of the last call, "complete", "cut" or "outside"; empty before it has ended.
+        forced: of each result of a call with a watermark, the share of its tokens to which the grammar left no
+            alternative, so that they carry no mark; empty without a watermark.
 
     Raises:
         ParameterError: before the model runs, for a grammar that no installed engine understands or that no
@@ -77,6 +79,7 @@ class Grammar(genmode.LogitsProcessor):
     stage = genmode.Stage.CONSTRAINT
     after = CONSTRAINTS
     waits = True
+    forces = True
 
     class Params(genmode.Params):
         grammar: Annotated[Any, BeforeValidator(_plain)] = Field(
@@ -89,6 +92,7 @@ class Grammar(genmode.LogitsProcessor):
     def __init__(self, params: Any = None, **values: Any) -> None:
         super().__init__(params, **values)
         self.results: tuple[State, ...] = ()
+        self.forced: tuple[float, ...] = ()
         self._call: _Call | None = None
 
     def begin(self, session: genmode.Session) -> None:
@@ -111,7 +115,7 @@ class Grammar(genmode.LogitsProcessor):
                 f"grammar: no token of this tokenizer begins a text of the {source.kind}, as {engine} reads it; "
                 "correct the grammar, or take a tokenizer that has its characters"
             )
-        self.results = ()
+        self.results, self.forced = (), ()
         self._call = _Call(session, vocabulary, engine, ends, root, [root.copy() for _ in range(session.rows)])
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
@@ -147,8 +151,12 @@ class Grammar(genmode.LogitsProcessor):
 
     def conclude(self, sequences: Tensor) -> None:
         call = self._in_call()
-        found = [call.judged(one) for one in sequences[:, call.session.prompt_length :].tolist()]
+        marked = any(isinstance(one.processor, genmode.Watermarker) for one in call.session.chain.links)
+        judged = [call.judged(one, marked) for one in sequences[:, call.session.prompt_length :].tolist()]
+        found = [row for row, _ in judged]
         self.results = tuple("outside" if row.dead else "complete" if row.complete else "cut" for row in found)
+        if marked:
+            self.forced = tuple(share for _, share in judged)
         outside = [i for i, state in enumerate(self.results) if state == "outside"]
         cut = [i for i, state in enumerate(self.results) if state == "cut"]
         if outside and not call.reordered:
@@ -252,22 +260,30 @@ class _Call:
                     row.back(value)
         return self.rows
 
-    def judged(self, tokens: list[int]) -> Row:
-        """Where a result ends in the grammar; `tokens` are those that were decoded, and padding."""
+    def judged(self, tokens: list[int], marked: bool) -> tuple[Row, float]:
+        """Where a result ends in the grammar, and the share of its tokens that were forced; 0.0 unless `marked`.
+
+        Args:
+            tokens: those that were decoded, and padding.
+            marked: whether to ask which were forced, which costs each token's mask again.
+        """
         pad, ends = self.session.pad_token_id, self.vocabulary.ends
         row = self.root.copy()
+        forced = count = 0
         for place, token in enumerate(tokens):
             over = token < 0 or (token == pad and token not in ends and not self.vocabulary.text(token))
             if over or row.beyond:  # what follows is padding
                 break
             if token in ends and not row.complete and not any(self.vocabulary.text(one) for one in tokens[place:]):
                 break  # rows that a criterion stops are padded with the end of sequence
+            count += 1
+            forced += marked and row.alone(self.ends)
             row.advance(token)
         if row.dead:
             row.back(1)
             row.mask(self.ends)
             row.advance(row.token)
-        return row
+        return row, forced / max(1, count)
 
 
 def _numbers(places: list[int]) -> str:

@@ -94,6 +94,10 @@ class Row:
             self._mask = words
         return self._mask
 
+    def alone(self, ends: Words) -> bool:
+        """Whether one token alone may come next."""
+        return len(_few(self.mask(ends))) == 1
+
     def forced(self, ends: Words, limit: int) -> list[int]:
         """The tokens of the text that must follow, at most `limit`.
 

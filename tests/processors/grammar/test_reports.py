@@ -199,6 +199,7 @@ class TestResults:
         assert json.loads(generate(grammar, 1)[0])  # the object serves the next call
 
 
+@pytest.mark.filterwarnings("ignore:tokens that grammar forces")
 def test_a_watermark_beside_a_grammar() -> None:
     """Its bias picks among what the grammar leaves, whatever it wants."""
     needs("llguidance")
@@ -210,6 +211,21 @@ def test_a_watermark_beside_a_grammar() -> None:
     found = generate(grammar, 6, do_sample=True, watermarking_config=config)
     assert grammar.results == ("complete",) * 6
     assert found != generate({"regex": "[a-f]{12}"}, 6, do_sample=True)
+
+
+@pytest.mark.parametrize("more", [{}, {"num_beams": 2}, {"prompt_lookup_num_tokens": 3}])
+def test_tokens_without_an_alternative_are_said_beside_a_watermark(more: Any) -> None:
+    needs("llguidance")
+    mark = genmode.WatermarkingConfig("unigram", key=5)
+    call: dict[str, Any] = {**prompts(1), "tokenizer": tokenizer(), "max_new_tokens": 9, "watermark": mark}
+    plan = genmode.explain(model(), grammar={"regex": "a"}, **call)
+    assert any("tokens that grammar forces carry no mark" in note for note in plan.notes)
+    grammar = Grammar(grammar={"regex": "[ab]xyz"})
+    with pytest.warns(UserWarning, match="tokens that grammar forces carry no mark"):
+        generate(grammar, 2, tokens=9, watermark=mark, **more)
+    assert grammar.forced == (0.8, 0.8)  # x, y, z and the end, of five tokens
+    generate(grammar, 2, tokens=9, **more)
+    assert grammar.forced == ()
 
 
 def test_explain_says_that_the_host_waits() -> None:

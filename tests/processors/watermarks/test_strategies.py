@@ -96,6 +96,7 @@ def test_a_strong_bias_leaves_green_tokens_alone(strategy: str, name: str) -> No
         ("dip", {"do_sample": False}, "does not sample"),
         ("unbiased", {"num_beams": 2}, "does not sample"),
         ("ewd", {"forced_eos_token_id": 7}, "tokens that forced_eos forces carry no mark"),
+        ("kgw", {"thinking_budget": 2, "think_start": [3], "think_end": [4]}, "that thinking_budget forces carry no"),
     ],
 )
 def test_what_a_combination_loses_is_said(name: str, flags: dict[str, Any], words: str) -> None:
