@@ -9,7 +9,7 @@ as well, p is the least of theirs times their number (Bonferroni), and the passa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,6 +21,9 @@ from .contract import Detection, Evidence, Null, Watermarker
 from .errors import ParameterError, UnsupportedError
 from .registry import registry
 from .watermarking import WatermarkingConfig
+
+FEW = 20
+"""Where fewer tokens count, the note of a text without a mark says so."""
 
 
 def detect(
@@ -137,6 +140,8 @@ def _judge_text(evidence: Evidence, null: Null, fpr: float, window: int | None) 
         )
     elif p_value > fpr:
         note = "no mark of this key and scheme; another key, tokenizer or model reads as no mark too"
+        if len(used) < FEW:
+            note += f"; {len(used)} tokens that count are few: marked text of that length is often missed"
     return Detection(
         score=_z(null, values[used], None if weights is None else weights[used]), p_value=p_value,
         tokens=len(used), marked=None if least > fpr else p_value <= fpr, fpr=fpr, evidence=shown, passage=passage,
@@ -172,6 +177,11 @@ def read_gist(mark: Watermarker, model: Any, tokens: Tensor, prompts: Sequence[S
     """What the scheme keeps of the prediction of each token: `[texts, length]`, float32, NaN where there is none."""
     if model is None:
         raise ParameterError(f"watermarker {mark.name!r} is read with the model's predictions; pass model=")
+    vocab = int(model.config.get_text_config(decoder=True).vocab_size)
+    if (highest := max(int(tokens.max()), *(max(head, default=-1) for head in prompts))) >= vocab:
+        raise ParameterError(
+            f"token {highest} is outside the model's vocabulary of {vocab}: the text was not tokenized for this model"
+        )
     lengths = (tokens >= 0).sum(1).tolist()
     whole = padded([[*head, *row[:n]] for head, row, n in zip(prompts, tokens.tolist(), lengths, strict=True)])
     gist = torch.full(tokens.shape, torch.nan)
@@ -231,12 +241,18 @@ def token_ids(texts: Any, tokenizer: Any) -> tuple[list[list[int]], bool]:
     """The ids of each text, and whether it was one text alone.
 
     Raises:
-        ParameterError: a string without a tokenizer, or no text at all.
+        ParameterError: a string without a tokenizer, or what is no text.
     """
     if isinstance(texts, Tensor):
+        if texts.is_floating_point() or texts.dim() not in (1, 2):
+            raise ParameterError(
+                f"a tensor {list(texts.shape)} of {texts.dtype} is no text; give token ids, [length] or [texts, length]"
+            )
         rows = [[token for token in row if token >= 0] for row in texts.reshape(-1, texts.shape[-1]).tolist()]
         return rows, texts.dim() == 1
-    single = isinstance(texts, str) or (len(texts) > 0 and isinstance(texts[0], int))
+    if not isinstance(texts, Collection) or isinstance(texts, Mapping):
+        raise ParameterError(f"{texts!r} is no text; give a string, token ids, or a list of these")
+    single = isinstance(texts, str) or isinstance(next(iter(texts), None), int)
     many = cast("Sequence[Any]", [texts] if single else list(texts))
     ids: list[list[int]] = []
     for text in many:

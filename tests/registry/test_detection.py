@@ -80,6 +80,8 @@ def test_eight_of_ten_by_hand() -> None:
     assert found.score == pytest.approx(3 / math.sqrt(2.5))
     assert found.evidence == (1.0,) * 8 + (-1.0,) * 2
     assert "another key" in found.note
+    assert "10 tokens that count are few" in found.note
+    assert "few" not in genmode.detect(text * 3, config()).note
     assert genmode.detect(text, config(), fpr=0.06).marked is True
 
 
@@ -155,6 +157,9 @@ def test_a_scheme_that_reads_the_model() -> None:
     several = genmode.detect([[1] * 9, [1] * 4], reader, model=model, prompt=[[5, 6], [7]])
     assert [one.tokens for one in several] == [9, 4]
     assert model.seen[-1].tolist() == [[5, 6] + [1] * 9, [7] + [1] * 4 + [0] * 6]
+    for text, head in (([1, 100], None), ([1, 2], [[100]])):
+        with pytest.raises(genmode.ParameterError, match="token 100 is outside the model's vocabulary of 100"):
+            genmode.detect([text], reader, model=model, prompt=head)
     with pytest.raises(genmode.ParameterError, match="1 prompts for 2 texts"):
         genmode.detect([[1] * 9, [1] * 4], reader, model=model, prompt=[[5]])
 
@@ -166,6 +171,9 @@ def test_a_scheme_that_reads_the_model() -> None:
         ({"window": 0}, "window=0 is not allowed"),
         ({"texts": "words"}, "there is no tokenizer"),
         ({"texts": "words", "tokenizer": "no/such-tokenizer"}, "no tokenizer could be loaded"),
+        ({"texts": None}, "None is no text; give a string"),
+        ({"texts": {"input_ids": [1]}}, "is no text; give a string"),
+        ({"texts": torch.rand(1, 4)}, r"a tensor \[1, 4\] of torch.float32 is no text"),
         ({"watermark": 3}, "watermark=3 cannot be read"),
         ({"watermark": genmode.WatermarkingConfig("parity")}, "key has to be given"),
     ],

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 import genmode
 
 from ..token_text import token_bytes
-from .requests import KINDS, Kind, Wanted
+from .requests import KINDS, Kind, Wanted, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -172,7 +173,7 @@ def compiled(wanted: Wanted, name: str, whitespace: bool, session: genmode.Sessi
             grammars[place] = compiler.compile(wanted, whitespace)
         except Exception as error:  # engines raise what they like for grammars they do not understand
             raise genmode.ParameterError(
-                f"grammar: {offer.name} does not understand this {wanted.kind}: {_told(error)}; correct it, or choose "
+                f"grammar: {offer.name} does not understand this {wanted.kind} {short(wanted.text)}: {_told(error)}; correct it, or choose "
                 f"another engine with grammar_engine, of {', '.join(o.name for o in OFFERS if wanted.kind in o.kinds)}"
             ) from error
         while len(grammars) > KEPT:
@@ -245,5 +246,5 @@ def mask_of(ids: Iterable[int], words: int) -> Words:
 
 
 def _told(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}"
+    text = re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", " ".join(str(error).split()))  # xgrammar's time and line of source
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

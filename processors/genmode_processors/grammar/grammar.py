@@ -212,6 +212,14 @@ class Grammar(genmode.LogitsProcessor):
     def _left(self, call: _Call, place: int, row: Row) -> genmode.DecodingError:
         if row.stuck:
             return self._stuck(call, place, row)
+        if row.refused:
+            return genmode.DecodingError(
+                f"grammar: row {place} took token {row.token} at position {row.taken} of its output, which {call.engine} "
+                "had allowed and then found no way to go on from; a rule that never ends, such as one that always "
+                "contains itself, has no text: give it another way out, or try another grammar_engine",
+                component=self.name,
+                row=place,
+            )
         others = ", ".join(one.name for one in call.session.chain.links if one.processor is not self)
         return genmode.DecodingError(
             f"grammar: row {place} took token {row.token} at position {row.taken} of its output, which the grammar does "

@@ -101,8 +101,8 @@ def wanted(given: Any) -> Wanted:
     if isinstance(given, Mapping):
         return _of_mapping(dict(cast("Mapping[str, Any]", given)))
     if isinstance(given, str):
-        raise ValueError(f"{_short(given)} could be a regex, a schema or a grammar; say which: {FORMS}")
-    raise ValueError(f"{_short(given)} is no grammar; give {FORMS}")
+        raise ValueError(f"{short(given)} could be a regex, a schema or a grammar; say which: {FORMS}")
+    raise ValueError(f"{short(given)} is no grammar; give {FORMS}")
 
 
 def _of_mapping(given: dict[str, Any]) -> Wanted:
@@ -115,20 +115,20 @@ def _of_mapping(given: dict[str, Any]) -> Wanted:
         if kind == "json_schema":
             return Wanted(kind, json.dumps(_schema(value)))
         if not isinstance(value, str) or not value:
-            raise ValueError(f"{kind}={_short(value)}: give it as text that is not empty")
+            raise ValueError(f"{kind}={short(value)}: give it as text that is not empty")
         return Wanted(kind, value)
     if given and not SCHEMA_WORDS & given.keys():
-        raise ValueError(f"{_short(given)} is neither a JSON schema nor one of {FORMS}")
+        raise ValueError(f"{short(given)} is neither a JSON schema nor one of {FORMS}")
     return Wanted("json_schema", json.dumps(_schema(given)))
 
 
 def _choices(value: Any) -> list[str]:
     if not isinstance(value, (list, tuple)) or not value:
-        raise ValueError(f"choices={_short(value)}: give a list of at least one string")
+        raise ValueError(f"choices={short(value)}: give a list of at least one string")
     found = list(cast("list[Any]", value))
     wrong = [one for one in found if not isinstance(one, str) or not one]
     if wrong:
-        raise ValueError(f"choices: {_short(wrong[0])} is not allowed; give strings of at least one character")
+        raise ValueError(f"choices: {short(wrong[0])} is not allowed; give strings of at least one character")
     return cast("list[str]", found)
 
 
@@ -139,17 +139,18 @@ def _schema(value: Any) -> dict[str, Any]:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise ValueError(f"json_schema={_short(value)} is no JSON: {error}") from error
+            raise ValueError(f"json_schema={short(value)} is no JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"json_schema={_short(value)}: a schema is an object, as dict or JSON text")
+        raise ValueError(f"json_schema={short(value)}: a schema is an object, as dict or JSON text")
     schema = cast("dict[str, Any]", value)
     try:
         json.dumps(schema)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"json_schema={_short(schema)} cannot be written as JSON: {error}") from error
+        raise ValueError(f"json_schema={short(schema)} cannot be written as JSON: {error}") from error
     return schema
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """What is given, for a message."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -22,22 +22,24 @@ class Row:
         dead: whether it was the latter.
         token: the token that the grammar does not allow.
         stuck: whether no token could have been allowed in its place.
+        refused: whether the mask had allowed that token.
         over: whether the row is known to be finished, so that what it takes is padding.
     """
 
-    __slots__ = ("_mask", "beyond", "dead", "matcher", "over", "stuck", "taken", "token", "vocabulary")
+    __slots__ = ("_mask", "beyond", "dead", "matcher", "over", "refused", "stuck", "taken", "token", "vocabulary")
 
     def __init__(self, matcher: Matcher, vocabulary: Vocabulary) -> None:
         self.matcher, self.vocabulary = matcher, vocabulary
         self.taken = self.beyond = self.token = 0
-        self.dead = self.over = self.stuck = False
+        self.dead = self.over = self.stuck = self.refused = False
         self._mask: Words | None = None
 
     def copy(self) -> Row:
         """Another row in the same state."""
         twin = Row(self.matcher.copy(), self.vocabulary)
         twin.taken, twin.beyond, twin.token = self.taken, self.beyond, self.token
-        twin.dead, twin.over, twin.stuck, twin._mask = self.dead, self.over, self.stuck, self._mask
+        twin.dead, twin.over, twin.stuck, twin.refused = self.dead, self.over, self.stuck, self.refused
+        twin._mask = self._mask
         return twin
 
     def advance(self, token: int) -> None:
@@ -52,6 +54,7 @@ class Row:
         else:
             self.beyond, self.dead, self.token = 1, True, token
             self.stuck = self._mask is not None and not self._mask.any()
+            self.refused = self._mask is not None and bool(self._mask[token // 32] >> token % 32 & 1)
 
     def back(self, count: int) -> None:
         """Take back the last `count` tokens."""

@@ -32,6 +32,20 @@ class TestBeforeTheModelRuns:
         with pytest.raises(genmode.ParameterError, match=f"{engine} does not understand this json_schema"):
             generate(schema, 1, engine)
 
+    @pytest.mark.parametrize("engine", ENGINES)
+    @pytest.mark.parametrize(
+        "schema",
+        [
+            {"type": "integer", "minimum": 5, "maximum": 3},
+            {"enum": []},
+            {"type": "object", "properties": {"a": False}, "required": ["a"], "additionalProperties": False},
+        ],
+    )
+    def test_a_schema_that_nothing_meets(self, engine: str, schema: Any) -> None:
+        needs(engine)
+        with pytest.raises(genmode.ParameterError, match=r"does not understand this json_schema|no token .* begins"):
+            generate(schema, 1, engine)
+
     @pytest.mark.parametrize("engine", ANY_GRAMMAR)
     @pytest.mark.parametrize("ebnf", ["root ::= (", "root ::= missing", 'start ::= "a"'])
     def test_invalid_ebnf(self, engine: str, ebnf: str) -> None:
@@ -110,6 +124,18 @@ class TestRowsThatCannotGoOn:
             with pytest.raises(genmode.DecodingError, match=r"grammar: row \d took token .*in force: ") as caught:
                 generate({"regex": "a{2}b{3}"}, 2, **more, **way)
             assert caught.value.sequences is not None
+
+    @pytest.mark.parametrize("endless", ['root ::= "a" root', 'root ::= "b" x\nx ::= "a" x'])
+    @pytest.mark.parametrize("engine", ANY_GRAMMAR)
+    def test_a_rule_that_never_ends(self, engine: str, endless: str) -> None:
+        """One engine sees it at once; under the other the text goes on to the limit, which is said."""
+        needs(engine)
+        if engine == "llguidance":
+            with pytest.raises(genmode.DecodingError, match="a rule that never ends"):
+                generate({"ebnf": endless}, 2, engine, tokens=9)
+        else:
+            with pytest.warns(UnmetGrammarWarning, match="0, 1 cut in the middle"):
+                generate({"ebnf": endless}, 2, engine, tokens=9)
 
     def test_forced_tokens(self) -> None:
         needs("llguidance")
