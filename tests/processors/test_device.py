@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", [*PROCESSORS, *CRITERIA])
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_a_device_gives_the_results_of_the_cpu_without_a_wait(name: str) -> None:
     for there, here in zip(run(name, torch.device("cuda"), TOKENIZER), run(name, CPU, TOKENIZER), strict=True):
         torch.testing.assert_close(there, here)

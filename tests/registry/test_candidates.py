@@ -230,7 +230,7 @@ def test_unchecked_candidates_draw_the_same_tokens(monkeypatch: pytest.MonkeyPat
             assert torch.equal(draw(chain, scores.clone(), HISTORY, SeedNoise(ROWS, seed)), expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("chain", CHAINS, ids=repr)
 def test_on_a_gpu_nothing_waits_and_the_tokens_are_the_same(chain: list[genmode.LogitsProcessor]) -> None:
     differ = 0
@@ -256,7 +256,7 @@ def test_on_a_gpu_nothing_waits_and_the_tokens_are_the_same(chain: list[genmode.
     assert differ == 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_the_tokens_are_transformers() -> None:
     twins = [theirs.TemperatureLogitsWarper(0.8), theirs.TopKLogitsWarper(50), theirs.TopPLogitsWarper(0.9)]
     chain = [Temperature(temperature=0.8), TopK(top_k=50), TopP(top_p=0.9)]

@@ -605,7 +605,7 @@ def test_a_host_that_learns_late(drafter: str, sampling: dict[str, Any], monkeyp
         assert torch.equal(genmode.generate(model, **prompt("llama", rows), **flags, **drafts, eos_token_id=eos), plain)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.gpu
 @pytest.mark.parametrize("drafter", [one for one in DRAFTERS if one != "mtp"])
 def test_on_a_device(drafter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captured forwards, and a host that learns everything one step late."""

@@ -13,7 +13,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 import genmode
 from genmode.session import graphs
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+from ..waits import no_waits
+
+pytestmark = pytest.mark.gpu
 
 TOKENS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SMALL: dict[str, Any] = {
@@ -89,33 +91,13 @@ def test_seeded_tokens_equal_those_of_the_cpu() -> None:
     assert torch.equal(got, expected)
 
 
-class Watch:
-    """From the third to the seventh step, any wait for the device is an error."""
-
-    @genmode.hookimpl
-    def genmode_session_step(self, step: Any) -> None:
-        if step.index == 2:
-            torch.cuda.set_sync_debug_mode("error")
-        if step.index == 6:  # what follows the last step may wait
-            torch.cuda.set_sync_debug_mode("default")
-
-    @genmode.hookimpl
-    def genmode_session_end(self) -> None:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.filterwarnings("ignore:dola_layers", "ignore:Synchronization debug mode")
 @pytest.mark.parametrize("mode", [*TRANSFORMERS_MODES, *OWN_MODES])
 def test_no_step_waits_for_the_device(mode: str) -> None:
-    from genmode.registry import Registry, use
-
-    host = Registry()
-    host.register(Watch(), kind="hooks", name="watch")
-    host.configure(hooks=["watch"])
     flags = {**TRANSFORMERS_MODES, **OWN_MODES}[mode] | {"eos_token_id": None}
     flags.pop("no_repeat_ngram_size", None)
     model, inputs = make("llama"), padded(3)
-    with use(host):
+    with no_waits():
         assert genmode.generate(model, **inputs, max_new_tokens=40, **flags).shape[1] == 49
 
 

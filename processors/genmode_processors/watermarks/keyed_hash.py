@@ -52,6 +52,11 @@ def unpacked(octets: Tensor) -> Tensor:
     """`[rows, 8 n]`, uint8: the bits of `octets` `[rows, n]`, uint8."""
     if octets.device.type == "cpu":
         return torch.from_numpy(np.unpackbits(octets.numpy(), axis=1, bitorder="little"))
+    return shifted(octets)
+
+
+def shifted(octets: Tensor) -> Tensor:
+    """The same on any device."""
     shifts = torch.arange(8, dtype=torch.uint8, device=octets.device)
     return ((octets[:, :, None] >> shifts) & 1).flatten(1)
 
