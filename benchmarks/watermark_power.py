@@ -21,7 +21,6 @@ a lower bound. Tokens that repeat a draw are not taken off.
 from __future__ import annotations
 
 import argparse
-import gc
 import math
 import os
 import time
@@ -111,7 +110,6 @@ def generate(
         for name in (None, *SCHEMES):
             if f"{name} {temperature}" in texts:
                 continue
-            gc.collect()  # a call's session may be held by cycles, and its cache is large
             readers = ("sweet", "ewd") if name is None else tuple({name} & {"sweet", "ewd"})
             observer, begin = Observer(readers), time.perf_counter()
             mark = None if name is None else config(name, KEY)

@@ -125,6 +125,9 @@ def stream(model: Any, inputs: Tensor | None = None, *, tokenizer: Any = None, *
     finally:
         cancel.set()
         thread.join()
+        # An error's traceback has this frame and the thread's, which would keep it and the whole call alive.
+        piece = None
+        pieces.queue.clear()
 
 
 class _TokenStreamer:

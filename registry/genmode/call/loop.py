@@ -235,7 +235,10 @@ def decode(request: Request, session: Session, encoder: Any) -> Any:
             session,
         ) from error
     finally:
-        close(session, relay, failure)
+        try:
+            close(session, relay, failure)
+        finally:
+            failure = None  # this frame is part of the error's traceback, which would keep itself and the session alive
 
 
 def close(session: Session, relay: Relay, failure: BaseException | None) -> None:
@@ -253,12 +256,15 @@ def close(session: Session, relay: Relay, failure: BaseException | None) -> None
             ending()
         except GenmodeError as error:
             troubles.append(error)
-    if troubles and failure is None:
-        trouble = troubles.pop(0)
-        trouble.sequences = session.sequences()  # type: ignore[attr-defined]
-        raise trouble
-    for trouble in troubles:
-        warnings.warn(f"after the call had failed, {trouble}", RuntimeWarning, stacklevel=2)
+    session.release()
+    try:
+        if troubles and failure is None:
+            troubles[0].sequences = session.sequences()  # type: ignore[attr-defined]
+            raise troubles.pop(0)
+        while troubles:
+            warnings.warn(f"after the call had failed, {troubles.pop(0)}", RuntimeWarning, stacklevel=2)
+    finally:
+        troubles.clear()  # their tracebacks have this frame, and would keep each other alive
 
 
 def cached(session: Session) -> Any:

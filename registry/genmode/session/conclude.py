@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Conclusion:
-    """Closes the steps of one session.
+    """Closes the steps of one session, which it does not keep: a session holds its conclusion.
 
     Args:
         session: the session.
@@ -39,7 +39,7 @@ class Conclusion:
     def __init__(
         self, session: Session, drafts: bool, agree: Callable[[bool], bool] | None, peers: Callable[[bool], bool] | None
     ) -> None:
-        self.session, self.agree, self.peers = session, agree, peers
+        self.agree, self.peers = agree, peers
         self.host = stopping.reads_freely(session.device)
         self.carries = session.emitter is not None and not drafts
         self.flags = Flags(session.device, 3 + (session.rows if self.carries else 0))
@@ -47,28 +47,27 @@ class Conclusion:
         self.level: int | None = None
         """The length that all rows had after the step before, where the host knew it."""
 
-    def note(self, raw: Tensor) -> None:
+    def note(self, session: Session, raw: Tensor) -> None:
         """Look at the largest logits, which are not finite where the model has failed.
 
         Raises:
             DecodingError: they are not finite, on the CPU; from a device, `reached` learns of it later.
         """
-        if not (self.host and self.session.chain.keeps_nan):
+        if not (self.host and session.chain.keeps_nan):
             return
         alone = raw.shape[0] == 1
         if not math.isfinite(float(raw.amax() if alone else raw.flatten(1).amax(1).sum(dtype=torch.float32))):
             raise unsound(int((~raw.flatten(1).amax(1).isfinite()).long().argmax()))
 
-    def reached(self, step: Step) -> bool:
+    def reached(self, session: Session, step: Step) -> bool:
         """Whether the loop ends with `step`, which was just committed.
 
         Raises:
             DecodingError: the model's logits are not numbers.
         """
-        session = self.session
         stop_flag, session.stop_flag = session.stop_flag, None
         uniform = session.history.uniform
-        stop = self._on_host(stop_flag) if self.host else self._on_device(step, stop_flag, uniform)
+        stop = self._on_host(session, stop_flag) if self.host else self._on_device(session, step, stop_flag, uniform)
         stop = stop or (uniform is not None and uniform >= session.max_length)
         late = session.stopping.late
         if session.stopping.deadline is not None and self.agree is not None:
@@ -82,17 +81,15 @@ class Conclusion:
         while self.peers is not None and self.peers(True):
             forward()
 
-    def _on_host(self, stop_flag: Tensor | None) -> bool:
-        session = self.session
+    def _on_host(self, session: Session, stop_flag: Tensor | None) -> bool:
         if session.emitter is not None and session.ending:
-            self._stream(session.emitter)
+            self._stream(session, session.emitter)
         if stop_flag is not None and bool(stop_flag):
             return True
         return session.ending and session.some_done and not bool(session.unfinished.any())
 
-    def _on_device(self, step: Step, stop_flag: Tensor | None, uniform: int | None) -> bool:
+    def _on_device(self, session: Session, step: Step, stop_flag: Tensor | None, uniform: int | None) -> bool:
         """Send this step's flags, read those of the step before."""
-        session = self.session
         logits = step.raw if session.chain.keeps_nan else None
         level, self.level = self.level, uniform
         unfinished = session.unfinished if session.ending and session.some_done else None
@@ -103,7 +100,7 @@ class Conclusion:
             values = session.replay(report, logits, unfinished, stop_flag, last, None)
         before = self.flags.exchange(values)
         if session.emitter is not None and session.ending and not self.carries:
-            self._stream(session.emitter)
+            self._stream(session, session.emitter)
         if before is None:
             return False
         if logits is not None and int(before[1]) < session.rows:
@@ -114,27 +111,24 @@ class Conclusion:
             bound(session, (int(before[2]) if level is None else level) + session.fed)
         if int(before[0]):
             return False
-        self._undo()
+        self._undo(session)
         return True
 
-    def _stream(self, emitter: Emitter) -> None:
+    def _stream(self, session: Session, emitter: Emitter) -> None:
         """Hand the streamer what can no longer change; waits for the device."""
-        session = self.session
         final = None if session.retreat is None else session.retreat.final(session)
         emitter.advance(session.history, session.unfinished, final)
 
-    def _undo(self) -> None:
+    def _undo(self, session: Session) -> None:
         """Take back the step that was decoded before the host learned of the stop."""
-        session = self.session
         self.undone = True
         session.noise.restore()
         if session.history.uniform is not None:  # rows of different lengths take nothing once they are done
             session.history.level(session.history.uniform - 1)
             session.recorder.undo()
 
-    def flush(self) -> None:
+    def flush(self, session: Session) -> None:
         """The loop has ended: hand the streamer what is still on its way."""
-        session = self.session
         if session.emitter is None:
             return
         if session.result is not None:

@@ -172,17 +172,7 @@ class PortableEngine:
     def _selected(self, rows: Tensor) -> dict[str, Any]:
         """The keyword arguments with row i continuing `rows[i]`; the cache is left to the caller."""
         size = self.ids.shape[0]
-
-        def pick(key: str, value: Any) -> Any:
-            if isinstance(value, Tensor):
-                axis = 1 if key == "position_ids" and value.ndim == 3 else 0
-                if value.ndim > axis and value.shape[axis] == size:
-                    return value.index_select(axis, rows.to(value.device))
-            elif isinstance(value, dict):  # encoder outputs
-                return type(value)({k: pick(k, v) for k, v in value.items()})
-            return value
-
-        return {k: v if k in seam.CACHE_NAMES else pick(k, v) for k, v in self.kwargs.items()}
+        return {k: v if k in seam.CACHE_NAMES else _picked(k, v, rows, size) for k, v in self.kwargs.items()}
 
     def select(self, rows: Tensor, within: bool) -> None:
         if self._alone:
@@ -236,30 +226,44 @@ def last_hidden(outputs: Any) -> Tensor | None:
     return None
 
 
+# Functions of the module's and no closures: one that calls itself is a cycle, and would keep the tensors that it saw.
+
+
+def _picked(key: str, value: Any, rows: Tensor, size: int) -> Any:
+    """A keyword argument of a forward of `size` rows, with row i being `rows[i]`."""
+    if isinstance(value, Tensor):
+        axis = 1 if key == "position_ids" and value.ndim == 3 else 0
+        if value.ndim > axis and value.shape[axis] == size:
+            return value.index_select(axis, rows.to(value.device))
+    elif isinstance(value, dict):  # encoder outputs
+        return type(value)({k: _picked(k, v, rows, size) for k, v in value.items()})
+    return value
+
+
 def join_outputs(parts: list[Any]) -> Any:
     """Hidden states and attentions of rows that were run alone, as if together; what a row lacks is zero."""
-
-    def join(values: list[Any]) -> Any:
-        if isinstance(values[0], tuple):
-            return tuple(join(list(layer)) for layer in zip(*values, strict=True))
-        if not isinstance(values[0], Tensor):
-            return None
-        shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
-        joined = values[0].new_zeros((len(values), *shape))
-        for row, value in zip(joined, values, strict=True):
-            row[tuple(slice(size) for size in value.shape[1:])] = value[0]
-        return joined
-
     wanted = [key for key in parts[0] if key.endswith(("hidden_states", "attentions"))]
-    return ModelOutput({key: join([part[key] for part in parts]) for key in wanted})
+    return ModelOutput({key: _joined([part[key] for part in parts]) for key in wanted})
+
+
+def _joined(values: list[Any]) -> Any:
+    if isinstance(values[0], tuple):
+        return tuple(_joined(list(layer)) for layer in zip(*values, strict=True))
+    if not isinstance(values[0], Tensor):
+        return None
+    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    joined = values[0].new_zeros((len(values), *shape))
+    for row, value in zip(joined, values, strict=True):
+        row[tuple(slice(size) for size in value.shape[1:])] = value[0]
+    return joined
 
 
 def pick_outputs(outputs: Any, rows: Tensor) -> Any:
     """What the model returned, with row i being `rows[i]`; the cache is left as it is."""
+    return type(outputs)({k: v if k in seam.CACHE_NAMES else _row_picked(v, rows) for k, v in outputs.items()})
 
-    def pick(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.index_select(0, rows.to(value.device))
-        return tuple(pick(one) for one in value) if isinstance(value, tuple) else value
 
-    return type(outputs)({k: v if k in seam.CACHE_NAMES else pick(v) for k, v in outputs.items()})
+def _row_picked(value: Any, rows: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value.index_select(0, rows.to(value.device))
+    return tuple(_row_picked(one, rows) for one in value) if isinstance(value, tuple) else value

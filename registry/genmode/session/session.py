@@ -128,7 +128,7 @@ class Session:
         while True:
             self.step_index += 1
             self.check_cancelled()
-            self._conclusion.note(raw)
+            self._conclusion.note(self, raw)
             self.noise.mark()
             step = self._step = Step(self, self.step_index, raw, self._draft)
             self._draft = None
@@ -137,7 +137,7 @@ class Session:
                 raise DecodingError(f"the strategy ended step {step.index} without commit(tokens)")
             if self._observe is not None:
                 self._observe(self, step)
-            if self._conclusion.reached(step):
+            if self._conclusion.reached(self, step):
                 break
             if self.retreat is not None:
                 self.retreat.check(self.step_index)
@@ -437,7 +437,16 @@ class Session:
 
     def flush(self) -> None:
         """The strategy has returned: hand the streamer what is left."""
-        self._conclusion.flush()
+        self._conclusion.flush(self)
+
+    def release(self) -> None:
+        """The call has ended: let go of what refers back here.
+
+        The session and its cache then go with their last user, and do not wait for Python's garbage collector.
+        """
+        self._step = self._observe = None
+        self._open_beside = _ended
+        self.chain, self.stopping.others = Chain([]), []
 
     def share_scores(self) -> None:
         """Let transformers' criteria see the recorded scores, as transformers passes them."""
@@ -454,3 +463,7 @@ def _drawn(weights: Tensor, count: int, noise: Any) -> Tensor:
     """Draws without replacement: `[n, count]`, long."""
     ranks = weights / noise.exponential_full(weights)
     return ranks.argmax(-1, keepdim=True) if count == 1 else topk(ranks, count)[1]
+
+
+def _ended(model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int) -> Engine:
+    raise DecodingError("the call has ended: a session opens no model beside the first any more")

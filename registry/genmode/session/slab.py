@@ -10,6 +10,7 @@ it and is hidden by the mask.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -25,11 +26,19 @@ class SlabLayer(CacheLayerMixin):
 
     def __init__(self, slab: Slab) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.slab = slab
+        self._slab = weakref.ref(slab)  # the slab holds its layers: no cycle may keep the memory
         self.keys: Tensor
         self.values: Tensor
         self.place = 0
         """How many views had been taken of the slab before this layer's."""
+
+    @property
+    def slab(self) -> Slab:
+        """The slab that this layer is part of."""
+        slab = self._slab()
+        if slab is None:
+            raise RuntimeError("a layer was used after its slab was freed")
+        return slab
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take storage of the shape `[rows, heads, *, width]` of these states."""

@@ -16,7 +16,7 @@ from .drive import EOS, PROMPT, Drive, random_tokens
 from .guard import late_host
 from .models import PAD
 from .strategies import SEEDS, same
-from .traces import model_traces, torch_traces, unchanged
+from .traces import model_traces, nothing_left, torch_traces, unchanged
 
 ROWS: tuple[Kind, ...] = ("processors", "criteria", "watermarkers")
 ENDS = list(range(5, 95, 6))
@@ -139,6 +139,21 @@ def model_untouched(case: Case) -> None:
         torch.set_grad_enabled(settings["grad mode"])
         torch.set_default_dtype(settings["default dtype"])
         torch.use_deterministic_algorithms(settings["deterministic algorithms"])
+
+
+@check(*ROWS)
+def no_memory_without_collection(case: Case) -> None:
+    """An object that has served a call keeps neither its session nor its tensors, Python's garbage collector being off:
+    the caller may hold the object for long, and the session holds the memory of a cache.
+    """
+    kept: list[Any] = []
+    argument = case.argument
+
+    def run() -> None:
+        kept[:] = [case.make()]
+        case.generate(max_new_tokens=4, eos_token_id=EOS, **{argument: kept[0]})
+
+    nothing_left(run)
 
 
 @check("processors", "watermarkers")

@@ -74,6 +74,13 @@ class Case:
         fields = self.component.Params.model_fields.items()
         return {**{name: one.examples[0] for name, one in fields if one.examples}, **self.params}
 
+    @property
+    def argument(self) -> str:
+        """The argument of `genmode.generate` that takes the component."""
+        return {"strategies": "strategy", "processors": "processors", "criteria": "criteria"}.get(
+            self.kind, "watermark"
+        )
+
     def make(self) -> Any:
         """A fresh object of the component."""
         return self.component(**self.values)
@@ -128,8 +135,8 @@ class Case:
 
     def _way(self) -> dict[str, Any]:
         if self.kind == "strategies":
-            return {"strategy": self.component.name, **self.values}
-        return {{"processors": "processors", "criteria": "criteria"}.get(self.kind, "watermark"): self.make()}
+            return {self.argument: self.component.name, **self.values}
+        return {self.argument: self.make()}
 
 
 Subject = Case | Component | type[Component] | str

@@ -16,7 +16,7 @@ from .case import Case
 from .check import check, fail, require
 from .guard import in_loop, late_host, watched
 from .strategies import SEEDS, SOME_ENDS, WITH_ENDS, same
-from .traces import model_traces, quiet, same_state, shared_state, steady_memory, torch_traces, unchanged
+from .traces import model_traces, nothing_left, quiet, same_state, shared_state, steady_memory, torch_traces, unchanged
 
 NEEDS = {"rollback", "reorder", "level", "hidden_states", "attentions"}
 FORWARDS, OPERATIONS = 4.0, 400
@@ -130,6 +130,15 @@ def no_memory_between_runs(case: Case) -> str:
     """Tensors of a call are freed when it ends."""
     inputs = case.inputs(rows=2)
     return steady_memory(lambda: case.generate(inputs, seed=SEEDS[:2], max_new_tokens=4))
+
+
+@check("strategies")
+def no_memory_without_collection(case: Case) -> None:
+    """Session and tensors are freed by the end of the call, Python's garbage collector being off: a cache of a device's
+    memory that hangs in a cycle of references is freed at some later time, or too late.
+    """
+    inputs = case.inputs(rows=2)
+    nothing_left(lambda: case.generate(inputs, seed=SEEDS[:2], max_new_tokens=4))
 
 
 @check("strategies")

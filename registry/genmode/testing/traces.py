@@ -7,13 +7,17 @@ import gc
 import io
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..session import Session
 from .check import fail, require
+
+_HELD: tuple[type, ...] = (Session, Tensor)
 
 
 def model_traces(model: Any) -> dict[str, Any]:
@@ -116,6 +120,38 @@ def steady_memory(run: Callable[[], object]) -> str:
         gc.unfreeze()
     require(last < first + 2, f"2 more runs left {last - first} more tensors alive ({first}, then {last})")
     return f"{last} tensors alive after 3 runs"
+
+
+def nothing_left(run: Callable[[], object]) -> None:
+    """Fail if with Python's garbage collector off, the session or further tensors outlive a run."""
+    run()  # caches may fill
+    gc.collect()
+    gc.freeze()  # what is there already need not be looked through
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        run()
+        first = _kinds()
+        run()
+        run()
+        last = _kinds()
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
+    more = {kind: count - first[kind] for kind, count in last.items() if count > first[kind]}
+    sessions = last["Session"]
+    require(
+        not sessions and not more,
+        f"the garbage collector being off, {sessions} sessions are alive after 3 calls, and 2 calls left {more} more; "
+        "forget in reset() what begin() got, and have no object refer back to the one that holds it",
+    )
+
+
+def _kinds() -> Counter[str]:
+    """How many sessions and tensors are alive."""
+    kinds = [type(one) for one in gc.get_objects()]
+    return Counter("Tensor" if issubclass(one, Tensor) else one.__name__ for one in kinds if issubclass(one, _HELD))
 
 
 def _live() -> int:

@@ -264,6 +264,16 @@ def slow(answer: Callable[..., Tensor], times: Callable[[Any], int]) -> Callable
     return said
 
 
+def remembers(begin: Callable[..., None]) -> Callable[..., None]:
+    """Keeps the session, and forgets it only when the next call begins."""
+
+    def told(self: Any, session: genmode.Session) -> None:
+        self.session = session
+        begin(self, session)
+
+    return told
+
+
 def reads(answer: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def said(self: Any, *arguments: Any) -> Tensor:
         arguments[-1].tokens[0, 0].item()
@@ -301,6 +311,7 @@ def of_rows(right: type[Any], wrap: Callable[..., type[Any]], own: Callable[...,
         "cost_of_length": variant(right, **{method(right): slow(getattr(right, method(right)), lambda h: 2 * h.bound)}),
         "cost_of_step": variant(right, **{method(right): slow(getattr(right, method(right)), lambda h: 100)}),
         "no_memory_between_runs": variant(right, **{method(right): hoards(getattr(right, method(right)))}),
+        "no_memory_without_collection": variant(right, begin=remembers(right.begin)),
         "silence": variant(right, **{method(right): prints(getattr(right, method(right)))}),
         "under_beams": variant(right, reorder=fails_under_beams),
         "model_untouched": variant(right, begin=marks_model, **idle(right, own)),

@@ -184,6 +184,11 @@ def hoards(session: Any, step: Any) -> Tensor:
     return step.scores.argmax(-1)
 
 
+def refers_to_itself(self: Any, session: Any, params: Any) -> None:
+    self.session, self.me = session, self
+    never_ends(session)
+
+
 def marks_the_model(session: Any, step: Any) -> Tensor:
     session.model.config.kit_mark = step.index
     return step.scores.argmax(-1)
@@ -238,6 +243,7 @@ WRONG: dict[str, type[Any]] = {
     "cost_of_length": choosing(token_by_token),
     "no_state_between_calls": Counting,
     "no_memory_between_runs": choosing(hoards),
+    "no_memory_without_collection": variant(KitGate, decode=refers_to_itself),
     "model_untouched": choosing(marks_the_model),
     "torch_untouched": choosing(sets_determinism),
     "no_gradients": decoding(with_gradients),
