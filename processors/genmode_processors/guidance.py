@@ -37,7 +37,7 @@ from torch import Tensor
 import genmode
 
 if TYPE_CHECKING:
-    from genmode.session.companion import Companion
+    from genmode.session import Companion
 
 
 class Guidance(genmode.LogitsProcessor):

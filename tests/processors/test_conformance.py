@@ -11,6 +11,7 @@ from torch import Tensor
 import genmode
 from genmode.testing import Case, parametrize_with_checks
 from genmode.testing.host import plain_host
+from genmode.testing.models import ids, near
 
 
 def some_tokens(row: int, ids: Tensor) -> list[int]:
@@ -46,6 +47,11 @@ ON_CPU = {"no_synchronisation": "these reads belong to the path of the CPU; devi
 CASES: Mapping[str, Mapping[str, Any]] = {
     "bad_words": of(bad_words_ids=[[7], [8, 9]]),
     "banned_phrases": of(banned_phrases=["b2", "c"]),
+    "classifier_free_guidance": of(guidance_scale=1.5),
+    "context_aware": of(context_free_ids=ids(1, 4)),
+    "contrastive_decoding": {"params": {"amateur_model": near("llama")}},
+    "dexperts": {"params": {"anti_expert_model": near("llama")}},
+    "grammar": {"params": {"grammar": {"regex": "[b-h0-9 ]*"}}, "call": {"eos_token_id": 4}},
     "callable": of(stop_when=long_enough),
     "confidence": of(stop_confidence=0.3),
     "dry": of(dry_multiplier=1.0, dry_allowed_length=1),
@@ -105,20 +111,9 @@ CASES: Mapping[str, Mapping[str, Any]] = {
 """Parameters with which a component acts, where its defaults leave it idle."""
 
 
-APART = {
-    **dict.fromkeys(
-        ("classifier_free_guidance", "context_aware", "contrastive_decoding", "dexperts"),
-        "a second model or context runs beside the rows, which the kit's driver has not: see test_guidance.py",
-    ),
-    "grammar": "a grammar is compiled for a real tokenizer: see grammar/",
-}
-"""Components that the kit's driver cannot run, and why."""
-
-
 def cases() -> list[Case]:
     host = plain_host()
     names = [(kind, info.name) for kind in ("processors", "criteria", "watermarkers") for info in host.components(kind)]
-    names = [(kind, name) for kind, name in names if name not in APART]
     return [Case(host.get(kind, name), **CASES.get(name, {})) for kind, name in names]
 
 

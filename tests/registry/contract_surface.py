@@ -20,9 +20,7 @@ import pydantic
 
 import genmode
 from genmode import contract, hooks
-from genmode.session.companion import Companion
-from genmode.session.forerunner import Forerunner
-from genmode.session.rehearsal import Rehearsal
+from genmode.session import Companion, Forerunner, Rehearsal
 
 FILE = Path(__file__).parents[2] / "docs" / "contract.txt"
 HEAD = "# Written by `python tests/registry/contract_surface.py`; a test compares it. See CHANGELOG.md.\n"

@@ -55,7 +55,7 @@ def choose_engine(
 
 
 def open_beside(
-    request: Request, model: Any, input_ids: Tensor, mask: Tensor, max_length: int, rewinds: bool,
+    model: Any, input_ids: Tensor, mask: Tensor, max_length: int, rewinds: bool, compiled: bool,
     encoder: dict[str, Any] | None,
 ) -> Engine:  # fmt: skip
     """An engine for a second model or context, whose inputs transformers prepares as it does the first's.
@@ -70,7 +70,7 @@ def open_beside(
     ) -> Engine:
         del own, logits_processor, stopping_criteria
         kwargs.pop("synced_gpus", None)
-        return choose_engine(model, ids, generation_config, kwargs, max_length, rewinds, request.compile)[0]
+        return choose_engine(model, ids, generation_config, kwargs, max_length, rewinds, compiled)[0]
 
     inputs: dict[str, Any] = {"inputs": input_ids, "attention_mask": mask}
     if model.config.is_encoder_decoder and encoder is not None:

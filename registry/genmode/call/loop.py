@@ -169,7 +169,7 @@ def open_session(
         peers=(lambda finished: seam.peers_unfinished(model, finished, device)) if request.synced else None,
         drafts=rewinds or chain.proposes, rewinds=rewinds or engine.name != "portable", retracts=retracts,
         open_beside=lambda other, ids, mask, longest: open_beside(
-            request, other, ids, mask, longest, retracts or rewinds, encoder
+            other, ids, mask, longest, retracts or rewinds, request.compile, encoder
         ),
         assistant_model=request.assistant_model, assistant_tokenizer=request.assistant_tokenizer,
         observe=(lambda s, step: _observe(relay, s, step)) if relay.has("genmode_session_step") else None,

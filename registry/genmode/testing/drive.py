@@ -1,6 +1,7 @@
 """Drives a processor or a criterion step by step, on rows and scores that a check makes up.
 
-The session is a real one, with its histories, random numbers and parts, but no model runs beneath it.
+The session is a real one, with its histories, random numbers and parts, but no model runs beneath it. Models that a
+component asks for beside the rows, as guidance does, do run, and follow the rows.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from ..call.engines import open_beside
 from ..session import History, Session
 from ..session.chain import Chain
 from ..session.outputs import Recorder
@@ -40,6 +42,21 @@ def random_scores(rows: int, seed: int = 0) -> Tensor:
     return scores[:rows]
 
 
+class Beside:
+    """An engine of a model beside the rows, which records no gradients, as none does in a call."""
+
+    def __init__(self, model: Any, ids: Tensor, mask: Tensor, longest: int, encoder: dict[str, Any] | None) -> None:
+        self._engine = open_beside(model, ids, mask, longest, True, False, encoder)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._engine, name)
+        return torch.no_grad()(value) if callable(value) else value
+
+    def select(self, rows: Tensor, within: bool) -> None:
+        """Rows of the checks continue rows of other inputs as well, which in a call they never do."""
+        self._engine.select(rows, False)
+
+
 class Drive:
     """One component in a call of its own.
 
@@ -66,6 +83,7 @@ class Drive:
         config = GenerationConfig(pad_token_id=models.PAD, eos_token_id=EOS, max_length=length + 12)
         lines = list(range(rows)) if lines is None else list(lines)
         encoder = models.ids(MOST_ROWS, 7, 5)[lines] if case.encoder else None
+        read = None if encoder is None else {"inputs": encoder, "attention_mask": torch.ones_like(encoder)}
         self.session = Session(
             model=case.tiny(), tokenizer=models.tokenizer() if tokenizer else None, config=config,
             engine=cast("Any", None), history=self.history, chain=Chain([]),
@@ -73,7 +91,8 @@ class Drive:
             noise=SeededNoise(row_seeds([20 + line for line in lines], rows, 1, DEVICE)),
             recorder=Recorder(config, case.encoder), emitter=None, inputs=rows, pad_token_id=models.PAD,
             vocab_size=models.VOCAB, encoder_input_ids=encoder, cancelled=None, agree=None, peers=None, observe=None,
-            drafts=False, rewinds=False, retracts=False, open_beside=cast("Any", None),
+            drafts=False, rewinds=True, retracts=False,
+            open_beside=lambda model, ids, mask, longest: cast("Any", Beside(model, ids, mask, longest, read)),
         )  # fmt: skip
         if begins:
             self.component.begin(self.session)
@@ -94,6 +113,7 @@ class Drive:
         length = self.history.uniform or 0
         self.history.tokens[:, length] = tokens
         self.history.level(length + 1)
+        self.session.chain.accept(tokens)
         if hasattr(self.component, "accept"):
             self.component.accept(tokens.clone())
         self.session.noise.move(self.session)
@@ -102,6 +122,7 @@ class Drive:
         """Row i continues what row `rows[i]` was."""
         index = torch.tensor(list(rows))
         self.history.select(index)
+        self.session.chain.reorder(index)
         self.component.reorder(index)
         self.session.noise.select(index)
 
@@ -109,8 +130,9 @@ class Drive:
         """Row i takes back its last `counts[i]` tokens."""
         back = torch.tensor(list(counts))
         lengths = self.history.lengths - back
-        self.history.differ(lengths, int(lengths.max()))
+        self.session.chain.rollback(back)
         self.component.rollback(back)
+        self.history.differ(lengths, int(lengths.max()))
         self.session.noise.move(self.session)
 
     def level(self, length: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..contract import Kind
 from .case import Case
-from .check import check, fail, require
+from .check import check, fail, inapplicable, require
 from .drive import PROMPT, Drive, random_scores, random_tokens
 from .guard import watched
 from .models import PAD
@@ -233,7 +233,11 @@ def no_state_between_calls(case: Case) -> None:
 def no_synchronisation(case: Case) -> None:
     """Between begin and reset it reads no tensor on the host, and does nothing whose result's size depends on values:
     on an accelerator the host would wait there in every step.
+
+    A processor that cannot do without states `waits`, which `explain` tells the user.
     """
+    if getattr(case.component, "waits", False):
+        inapplicable("it declares that the host waits for its tokens, and `explain` says so")
     drive, _ = play(case, steps=1)
     with watched(case.component) as seen:
         play(case, steps=3, drive=drive)
