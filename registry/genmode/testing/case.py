@@ -123,8 +123,7 @@ class Case:
         from . import models
 
         family = family or self.family
-        further = self.call(family) if callable(self.call) else self.call
-        call: dict[str, Any] = {"max_new_tokens": 8, **self._way(), **further, **flags}
+        call: dict[str, Any] = {"max_new_tokens": 8, **self._way(), **self.further(family), **flags}
         call.setdefault("tokenizer", models.tokenizer())
         call = {key: value for key, value in call.items() if value is not None}
         model = call.pop("model", None) or self.tiny(family)
@@ -132,6 +131,10 @@ class Case:
         component: Any = self.component
         with use(shared_host(component)):
             return getattr(api, function)(model, **inputs, **call)
+
+    def further(self, family: str = "") -> Given:
+        """The further arguments of its calls."""
+        return self.call(family or self.family) if callable(self.call) else self.call
 
     def _way(self) -> dict[str, Any]:
         if self.kind == "strategies":
