@@ -14,7 +14,13 @@ COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
 
 def check(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name, or kind:name.")],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="The component's name, or kind:name; a kind, for --list.", show_default=False
+        ),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Print what is checked, and run nothing.")] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A parameter to check with, as key=value; may be repeated.", show_default=False),
@@ -28,9 +34,15 @@ def check(
 ) -> None:
     """Check that a component keeps the promises of the contract.
 
-    The exit code is 1 if a check fails.
+    The exit code is 1 if a check fails. With --list: every check by its name, what it is of, and what a component
+    promises by it; of NAME's kind alone, or of all kinds.
     """
     with errors_in_one_line(traceback):
+        if listed:
+            _list(name, as_json)
+            return
+        if name is None:
+            raise ParameterError("give the NAME of a component to check, or --list for what is checked")
         params = {key: parse_value(value) for key, value in _pairs("--set", settings).items()}
         reasons = _pairs("--skip", skip)
         with waiting(f"checking {name}"):
@@ -43,6 +55,33 @@ def check(
         _print(report)
     if not report.ok:
         raise typer.Exit(FAILED)
+
+
+def _list(name: str | None, as_json: bool) -> None:
+    from ..contract import KINDS
+    from ..testing import checks
+    from .listing import kind_of_name
+
+    kinds = [kind for kind in KINDS if kind == name] if name is not None else list(KINDS)
+    if not kinds and name is not None:
+        kind, colon, _ = name.rpartition(":")
+        wanted = kind if colon else kind_of_name(name)
+        kinds = [one for one in KINDS if one == wanted]
+    found = [one for kind in kinds for one in checks(kind)]
+    if as_json:
+        print_json({"checks": [{"kind": o.kind, "name": o.name, "explanation": o.explanation} for o in found]})
+        return
+    texts: dict[tuple[str, str], list[str]] = {}
+    for one in found:
+        texts.setdefault((one.name, one.explanation), []).append(one.kind)
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("check", "of", "what a component promises"):
+        table.add_column(column, overflow="fold")
+    for (check_name, explanation), of in texts.items():
+        table.add_row(check_name, "all" if len(of) == len(KINDS) else ", ".join(of), explanation)
+    console().print(table)
 
 
 def _pairs(option: str, given: list[str] | None) -> dict[str, str]:

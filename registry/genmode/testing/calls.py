@@ -12,6 +12,7 @@ from .. import candidates, errors
 from ..contract import Kind, Stage
 from .case import Case
 from .check import check, fail, inapplicable, require
+from .doubles import RecordingStreamer
 from .drive import EOS, PROMPT, Drive, random_tokens
 from .guard import late_host
 from .models import PAD
@@ -52,6 +53,18 @@ def early_end(case: Case) -> None:
     for row in result[:, length:].tolist():
         first = next((i for i, token in enumerate(row) if token in ENDS), len(row))
         require(not any(row[first + 1 :]), f"a row goes on behind its end: {row}")
+
+
+@check(*ROWS)
+def streaming(case: Case) -> None:
+    """What is streamed is the result, and the result is the same if nobody listens."""
+    flags: dict[str, Any] = {"do_sample": True, "seed": SEEDS, "eos_token_id": ENDS, "pad_token_id": PAD}
+    streamer = RecordingStreamer()
+    plain = case.generate(max_new_tokens=10, **flags)
+    streamed = case.generate(max_new_tokens=10, streamer=streamer, **flags)
+    same(plain, streamed, "nobody listens, then a streamer does")
+    prompt = 1 if case.encoder else 9
+    same(streamed[:, prompt:], streamer.tokens, "the result, then what was streamed")
 
 
 @check(*ROWS)

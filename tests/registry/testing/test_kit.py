@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 import genmode
 from genmode.cli.app import app
 from genmode.cli.scaffolding import KINDS, scaffold
+from genmode.contract import Kind
+from genmode.loading import kind_of
 from genmode.testing import (
     ConformanceError,
     FakeClock,
@@ -27,9 +29,10 @@ from genmode.testing import (
 
 from .test_row_checks import KitTired, KitTwice
 from .test_strategy_checks import KitGate
+from .test_watermarker_checks import KitGreen
 from .wrong import variant
 
-LEAST = {"strategies": 25, "processors": 15, "criteria": 10, "watermarkers": 10}
+LEAST: dict[Kind, int] = {"strategies": 25, "processors": 15, "criteria": 10, "watermarkers": 10}
 
 
 @pytest.mark.parametrize("kind", LEAST)
@@ -37,6 +40,15 @@ def test_there_are_enough_checks_and_each_is_explained(kind: Any) -> None:
     found = checks(kind)
     assert len(found) >= LEAST[kind]
     assert all(len(one.explanation.split()) >= 5 for one in found)
+
+
+@pytest.mark.parametrize("right", [KitGate, KitTired, KitTwice, KitGreen])
+def test_each_check_can_be_skipped_with_a_reason(right: Any) -> None:
+    names = [one.name for one in checks(kind_of(right))]
+    report = check_component(right, skip=dict.fromkeys(names, "why not"))
+    assert [(one.check.name, one.status, one.message) for one in report.outcomes] == [
+        (name, "skipped", "why not") for name in names
+    ]
 
 
 def test_a_failure_lists_everything() -> None:
@@ -129,6 +141,25 @@ def test_the_command_fails_where_a_check_does() -> None:
     assert "it never does anything here" in done.stdout
     assert CliRunner().invoke(app, ["check", "temprature"]).exit_code == 2
     assert CliRunner().invoke(app, ["check", "min_p", "--skip", "silence"]).exit_code == 2
+
+
+def test_the_command_lists_what_is_checked() -> None:
+    done = CliRunner().invoke(app, ["check", "--list", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)["checks"]
+    assert {kind: [one["name"] for one in told if one["kind"] == kind] for kind in LEAST} == {
+        kind: [one.name for one in checks(kind)] for kind in LEAST
+    }
+    of_processors = [one for one in told if one["kind"] == "processors"]
+    for name in ("processors", "min_p", "processors:min_p"):
+        done = CliRunner().invoke(app, ["check", "--list", name, "--json"])
+        assert json.loads(done.stdout)["checks"] == of_processors
+    lines = CliRunner().invoke(app, ["check", "--list", "criteria"]).stdout.splitlines()
+    assert len(lines) == 1 + len(checks("criteria"))
+    assert CliRunner().invoke(app, ["check", "--list", "temprature"]).exit_code == 2
+    done = CliRunner().invoke(app, ["check"])
+    assert done.exit_code == 2
+    assert "--list" in done.stderr
 
 
 def test_new_refuses_what_it_cannot_write(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def processing(function: Callable[..., Tensor], **members: Any) -> type[Any]:
     idle = {
         name: getattr(genmode.LogitsProcessor, name) for name in ("begin", "accept", "reorder", "rollback", "reset")
     }
-    return variant(KitTired, **idle, process=function, **members)
+    return variant(KitTired, **{**idle, "process": function, **members})
 
 
 def checking(function: Callable[..., Tensor], **members: Any) -> type[Any]:
@@ -233,6 +233,16 @@ def breaks_params(answer: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return said
 
 
+class Heard:
+    """Whether somebody listens to the call that began last."""
+
+    streams = False
+
+    @staticmethod
+    def begin(component: Any, session: genmode.Session) -> None:
+        Heard.streams = session.streams
+
+
 def marks_model(self: Any, session: genmode.Session) -> None:
     session.model.kit_mark = 1
 
@@ -303,6 +313,7 @@ def of_rows(right: type[Any], wrap: Callable[..., type[Any]], own: Callable[...,
         "call_determinism": wrap(own(lambda history: torch.rand(history.rows) < 0.5)),
         "batch_invariance": wrap(own(lambda history: last_token(history) > last_token(history).float().mean())),
         "late_result": wrap(own(by_host)),
+        "streaming": wrap(own(lambda history: history.lengths > (9 if Heard.streams else 11)), begin=Heard.begin),
         "generator_untouched": variant(right, **{method(right): reseeds(getattr(right, method(right)))}),
         "inputs_untouched": variant(right, **{method(right): writes(getattr(right, method(right)))}),
         "parameters_untouched": variant(right, **{method(right): breaks_params(getattr(right, method(right)))}),
