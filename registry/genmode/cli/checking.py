@@ -62,12 +62,11 @@ def _list(name: str | None, as_json: bool) -> None:
     from ..testing import checks
     from .listing import kind_of_name
 
-    kinds = [kind for kind in KINDS if kind == name] if name is not None else list(KINDS)
-    if not kinds and name is not None:
+    wanted = name
+    if name is not None and name not in KINDS:
         kind, colon, _ = name.rpartition(":")
         wanted = kind if colon else kind_of_name(name)
-        kinds = [one for one in KINDS if one == wanted]
-    found = [one for kind in kinds for one in checks(kind)]
+    found = [one for kind in KINDS if wanted in (None, kind) for one in checks(kind)]
     if as_json:
         print_json({"checks": [{"kind": o.kind, "name": o.name, "explanation": o.explanation} for o in found]})
         return
