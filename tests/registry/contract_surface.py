@@ -34,7 +34,7 @@ def surface() -> str:
     lines += [f"genmode.{name}{signature(getattr(genmode, name))}" for name in CALLS]
     classes = [
         value for name, value in sorted(vars(contract).items())
-        if not name.startswith("_") and isinstance(value, type) and value.__module__ == contract.__name__
+        if not name.startswith("_") and isinstance(value, type) and value.__module__.startswith(contract.__name__)
     ]  # fmt: skip
     classes = list(dict.fromkeys(classes))
     for cls in (
@@ -54,13 +54,14 @@ def surface() -> str:
 def described(cls: Any) -> Iterator[str]:
     """A class and its public members, sorted."""
     bases = ", ".join(base.__name__ for base in cls.__bases__ if base is not object)
-    yield f"class {cls.__module__}.{cls.__qualname__}({bases})"
+    home = contract.__name__ if vars(contract).get(cls.__name__) is cls else cls.__module__
+    yield f"class {home}.{cls.__qualname__}({bases})"
     if issubclass(cls, enum.Enum):
         yield from (f"  {member.name} = {int(member.value)}" for member in cls)
         return
     members: dict[str, str] = dict.fromkeys(promised(cls), "  (attribute)")
     for name, value in vars(cls).items():
-        if name.startswith("_") and not (name == "__init__" and cls.__module__ == contract.__name__):
+        if name.startswith("_") and not (name == "__init__" and home == contract.__name__):
             continue
         if isinstance(value, (classmethod, staticmethod)):
             members[name] = f"{type(value).__name__} {signature(value.__func__)}"

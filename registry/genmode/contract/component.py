@@ -18,7 +18,7 @@ import pydantic
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .session import History, Session
+    from ..session import History, Session
 
 CONTRACT_VERSION = 1
 """The contract that this host offers. It rises only when a plugin written for the last one would break."""
@@ -413,6 +413,6 @@ class Watermarker(LogitsProcessor):
         Args:
             tokens: `[texts, length]`, long; negative ids are padding and are not scored.
         """
-        from .detection import judge
+        from ..detection import judge
 
         return judge(self, tokens)

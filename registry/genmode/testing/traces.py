@@ -70,9 +70,8 @@ def shared_state(component: type[Any]) -> dict[str, Any]:
     """What calls share: attributes of the class and its bases, and containers of the module."""
     found: dict[str, Any] = {}
     for cls in component.__mro__:
-        if (
-            cls.__module__.partition(".")[0] in ("builtins", "pydantic", "typing", "abc")
-            or cls.__module__ == "genmode.contract"
+        if cls.__module__.partition(".")[0] in ("builtins", "pydantic", "typing", "abc") or cls.__module__.startswith(
+            "genmode.contract."
         ):
             continue
         for key, value in vars(cls).items():
