@@ -17,7 +17,7 @@ import functools
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import transformers
@@ -122,7 +122,7 @@ class GenerationConfig(transformers.GenerationConfig):
         self._validate_components(user_set_attributes)
 
     @contextlib.contextmanager
-    def _as_for_its_strategy(self) -> Iterator[None]:
+    def _as_for_its_strategy(self) -> Generator[None, None, None]:
         """For transformers' checks: with the flags that `strategy` implies, without the keys that are its parameters."""
         if not isinstance(self.strategy, str):
             yield

@@ -97,6 +97,7 @@ class Finished:
             self.length = self.length + 1
             return running, rows, tokens, None
         self.touched = True
+        found: list[Any]
         self.records, self.scores, self.closed, self.trace, self.length, *found = session.replay(
             _judged, self.records, self.scores, self.closed, self.trace, self.length,
             ended, ended <= self._behind(ended), sums, rows, tokens, trace, session.history.tokens, self.divisors,
