@@ -25,8 +25,8 @@ State = tuple[frozenset[Node], str]
 OTHER, WORD = "", "w"
 """What the last character was; else the name of one that has begun, see `BEGUN`."""
 BEGUN = {
-    "e2": (range(0x80, 0xB0), "sign", "letter"),
-    "e3": (range(0x80, 0x81), "sign", "letter"), "f0": (range(0x9F, 0xA0), "sign, 2 left", "letter, 2 left"),
+    "e2": (range(0x80, 0xB0), "sign", "letter"), "e3": (range(0x80, 0x81), "sign", "letter"),
+    "f0": (range(0x9F, 0xA0), "sign, 2 left", "letter, 2 left"),
     "sign": (range(0x80, 0xC0), OTHER, OTHER), "sign, 2 left": (range(0x80, 0xC0), "sign", "sign"),
     "letter": (range(0x80, 0xC0), WORD, WORD), "letter, 2 left": (range(0x80, 0xC0), "letter", "letter"),
     "letter, 3 left": (range(0x80, 0xC0), "letter, 2 left", "letter, 2 left"),
@@ -126,13 +126,11 @@ class Automaton:
         used = {byte for term in self.terms for forms in term for form in forms for byte in form}
         kinds = (OTHER, *BEGUN)
         seen: dict[tuple[object, ...], int] = {}
-        return [
-            seen.setdefault(
-                (byte if byte in used else -1, *((last_character(kind, byte), broken(kind, byte)) for kind in kinds)),
-                byte,
-            )
-            for byte in range(256)
-        ]
+        found: list[int] = []
+        for byte in range(256):
+            told = ((last_character(kind, byte), broken(kind, byte)) for kind in kinds)
+            found.append(seen.setdefault((byte if byte in used else -1, *told), byte))
+        return found
 
     def _code(self, term: int, size: int) -> int:
         return len(self.terms) * size + term

@@ -60,9 +60,8 @@ class Places:
         """Rows went back by `counts` `[rows]` to where they are now, from these terms."""
         lengths, went = history.lengths, counts > 0
         gone = lengths[:, None]
-        self._lengths.masked_fill_(
-            self._lengths > gone, -1
-        )  # what was forbidden further on followed tokens that are gone
+        # What was forbidden further on followed tokens that are gone.
+        self._lengths.masked_fill_(self._lengths > gone, -1)
         end = lengths + counts
         self._tries = torch.where(went, torch.where(end <= self._furthest, self._tries, 0) + 1, self._tries)
         self._furthest = torch.where(went, torch.maximum(self._furthest, end), self._furthest)

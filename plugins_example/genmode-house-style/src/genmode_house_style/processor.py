@@ -59,10 +59,7 @@ class HouseStyle(genmode.LogitsProcessor):
             8.0, ge=0, allow_inf_nan=False, description="what the next token of a preferred term gains"
         )
         house_style_retries: int = Field(
-            8,
-            ge=0,
-            le=1024,
-            description="so often a row goes back without getting further; 0 forbids what completes a term",
+            8, ge=0, le=1024, description="so often a row goes back without getting further; 0: never"
         )
 
     def __init__(self, params: Any = None, **values: Any) -> None:
@@ -72,15 +69,14 @@ class HouseStyle(genmode.LogitsProcessor):
         lists = never if self.by_input else (never,)
         self.lists = [list(dict.fromkeys([*one, *self.params.house_style_prefer])) for one in lists]
         self.terms = list(dict.fromkeys(term for one in self.lists for term in one))
+        self._span = max(map(most_bytes, self.terms), default=0) + SLACK
         self._tables: Tables | None = None
         self._places: Places | None = None
 
     @property
     def horizon(self) -> int:
         """The most tokens that a term can be spelled in, with what stands behind it."""
-        if not self.params.house_style_retries or not self.terms:
-            return 0
-        return max(map(most_bytes, self.terms)) + SLACK
+        return self._span if self.params.house_style_retries and self.terms else 0
 
     def begin(self, session: genmode.Session) -> None:
         """Read the terms and the prompt.
@@ -107,11 +103,8 @@ class HouseStyle(genmode.LogitsProcessor):
         completes = (self._found > 0) | (self._open[self._after] > 0)
         self._completes = completes.t().contiguous()  # [states, lines]
         self._vocab, self._limit, self._prompt = session.vocab_size, session.max_length, session.prompt_length
-        self._span = max(map(most_bytes, self.terms)) + SLACK
-        line = (
-            torch.arange(session.inputs, device=device).repeat_interleave(session.copies).clamp(max=len(self.lists) - 1)
-        )
-        state = torch.from_numpy(tables.begin).to(device)[line]
+        which = (torch.arange(session.rows, device=device) // session.copies).clamp(max=len(self.lists) - 1)
+        state = torch.from_numpy(tables.begin).to(device)[which]
         for column in range(max(0, self._prompt - 2 * self._span), self._prompt):
             there = column >= session.history.starts
             state = self._moved(session.history.tokens[:, column], state).where(there, state)
@@ -135,9 +128,6 @@ class HouseStyle(genmode.LogitsProcessor):
             if stuck.device.type == "cpu" and not bool(stuck.any()):
                 return scores
         banned = self._completes[self._state(history.lengths)][:, self._line]  # [rows, vocab]
-        if banned.shape[1] < scores.shape[1]:
-            banned = torch.nn.functional.pad(banned, (0, scores.shape[1] - banned.shape[1]))
-        banned = banned[:, : scores.shape[1]]
         if stuck is not None:
             banned = banned & stuck[:, None]
         left = (scores.isfinite() & ~banned).any(1, keepdim=True)

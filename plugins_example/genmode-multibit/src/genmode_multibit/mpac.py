@@ -106,7 +106,11 @@ class Mpac(genmode.Watermarker):
         text = self.params.message or "0" * self.params.length
         parts = [text[i : i + self.bits_each] for i in range(0, len(text), self.bits_each)]
         self.message = torch.tensor([int(part, 2) for part in parts])  # [symbols]
-        self._shifts = torch.arange(0, 64, self.bits_each)
+        self._written = self.message
+
+    def begin(self, session: genmode.Session) -> None:
+        """Put the message where the scores are."""
+        self._written = self.message.to(session.device)
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         width = self.params.context_width
@@ -114,7 +118,7 @@ class Mpac(genmode.Watermarker):
         columns = lengths + torch.arange(-width, 0, device=scores.device)  # [rows, width]
         ready = columns[:, :1] >= history.starts[:, None]  # [rows, 1]
         keys = contexts(self.key, history.tokens.gather(1, columns.clamp(min=0)))[:, None]
-        wanted = self.message.to(scores.device)[self.position(keys)]  # [rows, 1]
+        wanted = self._written[self.position(keys)]  # [rows, 1]
         raised = (self.colours_of_all(keys, scores.shape[1]) == wanted) & ready
         return scores.add_(raised, alpha=self.params.bias)
 
@@ -125,16 +129,18 @@ class Mpac(genmode.Watermarker):
 
     def colours_of_all(self, keys: Tensor, vocab: int) -> Tensor:
         """The colour of every token under `keys` `[rows, 1]`: `[rows, vocab]`, int64; several tokens share a word."""
-        each = len(self._shifts)
+        each = 64 // self.bits_each
         packed = words(keys, torch.arange((vocab + each - 1) // each, device=keys.device))
-        unpacked = packed[:, :, None] >> self._shifts.to(keys.device) & (self.colours - 1)
+        shifts = torch.arange(0, 64, self.bits_each, device=keys.device)
+        unpacked = packed[:, :, None] >> shifts & (self.colours - 1)
         return unpacked.flatten(1)[:, :vocab]
 
     def colour(self, keys: Tensor, tokens: Tensor) -> Tensor:
         """The colour of one token under each key: all `[n]`."""
-        each = len(self._shifts)
+        each = 64 // self.bits_each
         packed = words(keys[:, None], (tokens // each)[:, None])[:, 0]
-        return packed >> self._shifts.to(keys.device)[tokens % each] & (self.colours - 1)
+        painted: Tensor = packed >> tokens % each * self.bits_each
+        return painted & (self.colours - 1)
 
     def evidence(self, tokens: Tensor, gist: Tensor | None) -> genmode.Evidence:
         tokens = tokens.cpu()
