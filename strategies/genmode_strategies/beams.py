@@ -97,14 +97,13 @@ class Finished:
             self.length = self.length + 1
             return running, rows, tokens, None
         self.touched = True
-        found: list[Any]
-        self.records, self.scores, self.closed, self.trace, self.length, *found = session.replay(
+        result: Any = session.replay(
             _judged, self.records, self.scores, self.closed, self.trace, self.length,
             ended, ended <= self._behind(ended), sums, rows, tokens, trace, session.history.tokens, self.divisors,
             session.prompt_length, params.early_stopping, params.length_penalty > 0.0,
         )  # fmt: skip
-        running, rows, tokens, over = found
-        return running, rows, tokens, over
+        self.records, self.scores, self.closed, self.trace, self.length = result[:5]
+        return result[5], result[6], result[7], result[8]
 
     def _behind(self, ended: Tensor) -> Tensor:
         """Which candidates come behind the first `num_beams`: `[n]`, bool."""
