@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, the machine's description, tables, plots."""
+"""What the benchmarks share: interleaved timing, the machine's description, tables, also in pages, and plots."""
 
 from __future__ import annotations
 
@@ -83,6 +83,25 @@ def save(path: Path, results: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n")
     print(f"\nwritten: {path}")
+
+
+def write_tables(path: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Put tables between the marks `<!-- NAME: begin -->` and `end` of a page."""
+    page = path.read_text(encoding="utf-8")
+    for name, rows in tables.items():
+        head, _, rest = page.partition(f"<!-- {name}: begin -->\n")
+        tail = rest.partition(f"<!-- {name}: end -->")[2]
+        page = f"{head}<!-- {name}: begin -->\n{markdown(rows)}<!-- {name}: end -->{tail}"
+    path.write_text(page, encoding="utf-8")
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A table of rows with equal keys."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    for row in rows:
+        cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def plot(path: Path, panels: dict[str, dict[str, list[tuple[float, float]]]], unit: str) -> None:

@@ -1,6 +1,6 @@
 """What a grammar costs in each step, by engine, and what drafting the text that it forces saves.
 
-    python benchmarks/grammar.py
+    python benchmarks/grammar.py [--threads 1] [--minutes 6] [--docs docs/structured-output.md] [--out FOLDER]
 
 `masks`: time of the processor alone in each step (catch up with the rows, work out masks, put them onto scores
 `[rows, vocab]`), on the tokens of an output that is known, with the vocabulary of SmolLM2 (49 152 tokens). Beside it
@@ -10,15 +10,26 @@ and again. `apply`: the last part alone, also for 128 256 tokens.
 `generate`: sampling with SmolLM2-135M-Instruct with a grammar and without one, all in turn. The cost in a step is the
 difference by tokens decoded; every output runs for the same number of tokens, since nothing lets it end. `jump`: greedy
 search and sampling on a JSON schema with and without jump-forward; the tokens are checked to be the same.
+
+On the CPU `generate` and `jump` count the process's own seconds, which others on the machine disturb less.
+
+Engines that are not installed are left out, and so is a case that fails, with its error, and all that would begin
+after `--minutes`. The file and the page are written anew after each case; the file says what was left out.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import time
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import common
 import torch
@@ -27,7 +38,7 @@ import transformers
 import genmode
 from genmode import demo
 from genmode_processors.grammar import Grammar, UnmetGrammarWarning, installed
-from genmode_processors.grammar.engines import compiled
+from genmode_processors.grammar.engines import OFFERS, compiled
 from genmode_processors.grammar.requests import wanted
 
 PERSON: dict[str, Any] = {
@@ -65,6 +76,7 @@ GRAMMARS: dict[str, tuple[Any, str]] = {
 }
 ENDLESS = {"regex": r"([A-Za-z0-9 ,.;:'\n-])+QQ"}
 ROWS = (1, 8)
+CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time
 
 
 def masks(tokenizer: Any, engine: str, name: str, rows: int, repeats: int) -> dict[str, Any]:
@@ -114,7 +126,9 @@ def loaded() -> tuple[Any, Any, str]:
     return model.eval(), tokenizer, "SmolLM2-135M-Instruct"
 
 
-def stepwise(model: Any, tokenizer: Any, rows: int, tokens: int, repeats: int) -> list[dict[str, Any]]:
+def stepwise(
+    model: Any, tokenizer: Any, engines: list[str], rows: int, tokens: int, repeats: int
+) -> list[dict[str, Any]]:
     """Milliseconds a step of sampling without a grammar and with one, by engine."""
     inputs = tokenizer(["The quick brown fox"] * rows, return_tensors="pt")
     plain: dict[str, Any] = {
@@ -131,9 +145,9 @@ def stepwise(model: Any, tokenizer: Any, rows: int, tokens: int, repeats: int) -
         return quietly
 
     cases = {"none": run(suppress_tokens=[tokenizer.eos_token_id])}
-    engines = [one for one in installed() if one != "lm-format-enforcer"]
-    cases |= {engine: run(grammar=ENDLESS, grammar_engine=engine) for engine in engines}
-    best = common.best_of(cases, repeats)
+    fast = [one for one in engines if one != "lm-format-enforcer"]
+    cases |= {engine: run(grammar=ENDLESS, grammar_engine=engine) for engine in fast}
+    best = common.best_of(cases, repeats, clock=CLOCK)
     return [
         {
             "grammar": name, "rows": rows, "ms a step": round(seconds / tokens * 1e3, 3),
@@ -143,80 +157,116 @@ def stepwise(model: Any, tokenizer: Any, rows: int, tokens: int, repeats: int) -
     ]  # fmt: skip
 
 
-def jump(model: Any, tokenizer: Any, rows: int, repeats: int) -> list[dict[str, Any]]:
-    """A JSON schema by greedy search and sampling, with and without jump-forward."""
-    results = []
+WAYS: dict[str, dict[str, Any]] = {"greedy": {}, "sampling, seed=1": {"do_sample": True, "seed": 1}}
+
+
+def jump(model: Any, tokenizer: Any, way: str, engine: str, rows: int) -> dict[str, Any]:
+    """A JSON schema with and without jump-forward, each once for its tokens and once for its time."""
     names = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Leslie", "Tony"][:rows]
     chats = [[{"role": "user", "content": f"Describe {name}, a computer scientist, as JSON."}] for name in names]
     prompts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
     inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-    for way, more in {"greedy": {}, "sampling, seed=1": {"do_sample": True, "seed": 1}}.items():
-        for engine in [one for one in installed() if one in ("llguidance", "xgrammar")]:
-            counts: dict[bool, int] = {}
-            found: dict[bool, Any] = {}
+    counts: dict[bool, int] = {}
+    found: dict[bool, Any] = {}
 
-            def run(on: bool, engine: str = engine, more: Any = more, counts: Any = counts, found: Any = found) -> Any:
-                def call() -> None:
-                    counts[on] = 0
-                    handle = model.register_forward_hook(lambda *_: counts.update({on: counts[on] + 1}))
-                    found[on] = genmode.generate(
-                        model, **inputs, tokenizer=tokenizer, max_new_tokens=160, grammar=PERSON, grammar_engine=engine,
-                        grammar_jump_forward=on, pad_token_id=tokenizer.eos_token_id, **more,
-                    )  # fmt: skip
-                    handle.remove()
-
-                return call
-
-            best = common.best_of({"masked": run(False), "jump": run(True)}, repeats)
-            if not torch.equal(found[True], found[False]):
-                raise RuntimeError("the tokens differ")
-            text = tokenizer.decode(found[True][0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            json.loads(text)
-            results.append(
-                {
-                    "way": way, "engine": engine, "rows": rows, "forwards masked": counts[False],
-                    "forwards": counts[True], "s masked": round(best["masked"], 3), "s": round(best["jump"], 3),
-                    "ratio": round(best["masked"] / best["jump"], 2),
-                }
+    def run(on: bool) -> Callable[[], None]:
+        def call() -> None:
+            counts[on] = 0
+            handle = model.register_forward_hook(lambda *_: counts.update({on: counts[on] + 1}))
+            found[on] = genmode.generate(
+                model, **inputs, tokenizer=tokenizer, max_new_tokens=160, grammar=PERSON, grammar_engine=engine,
+                grammar_jump_forward=on, pad_token_id=tokenizer.eos_token_id, **WAYS[way],
             )  # fmt: skip
-    return results
+            handle.remove()
+
+        return call
+
+    best = common.best_of({"masked": run(False), "jump": run(True)}, 1, clock=CLOCK)
+    if not torch.equal(found[True], found[False]):
+        raise RuntimeError("the tokens differ")
+    json.loads(tokenizer.decode(found[True][0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    return {
+        "way": way, "engine": engine, "rows": rows, "forwards masked": counts[False], "forwards": counts[True],
+        "s masked": round(best["masked"], 3), "s": round(best["jump"], 3),
+        "ratio": round(best["masked"] / best["jump"], 2),
+    }  # fmt: skip
+
+
+class Cases:
+    """Runs one measurement after the other, and notes what did not come about.
+
+    Attributes:
+        left_out: of each case that failed or would have begun too late, its name and why.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+        self.left_out = {offer.name: "not installed" for offer in OFFERS if offer.name not in installed()}
+
+    def run(self, name: str, measure: Callable[..., Any], *arguments: Any) -> list[dict[str, Any]]:
+        """The rows of a measurement; none if there is no time for it, or it fails."""
+        if time.monotonic() > self.end:
+            self.left_out[name] = "no time left"
+            return []
+        try:
+            rows = measure(*arguments)
+        except Exception as error:  # an engine's, of any kind; the other cases go on
+            self.left_out[name] = f"{type(error).__name__}: {error}"
+            return []
+        return rows if isinstance(rows, list) else [rows]
 
 
 def main() -> None:
     arguments = common.parser(__doc__.splitlines()[0])
     arguments.add_argument("--tokens", type=int, default=64, help="tokens of each output of `generate`")
     arguments.add_argument("--parts", nargs="*", default=["generate", "jump"], help="of generate and jump, what to run")
+    arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--minutes", type=float, default=6, help="no case begins later than that")
+    arguments.add_argument("--docs", type=Path, help="page whose tables are written anew")
+    arguments.set_defaults(repeats=3)
     given = arguments.parse_args()
+    torch.set_num_threads(given.threads)
     transformers.logging.set_verbosity_error()
     model, tokenizer, label = loaded()
-    alone = []
-    for name in GRAMMARS:
-        for engine in installed():
+    cases = Cases(given.minutes)
+    results: dict[str, Any] = {"model": label, "generate": [], "jump": [], "alone": [], "apply": []}
+    tables = {"generate": "steps", "jump": "forced", "alone": "masks"}
+
+    def write() -> None:
+        if given.docs is not None:
+            common.write_tables(given.docs, {name: results[part] for part, name in tables.items() if results[part]})
+        name = "grammar-cuda.json" if torch.cuda.is_available() else "grammar-cpu.json"
+        common.save(given.out / name, {**results, "left out": cases.left_out})
+
+    def keep(part: str, rows: list[dict[str, Any]]) -> None:
+        results[part] += rows
+        write()  # so that what is there stays if the rest is broken off
+
+    for engine in installed():
+        for name in GRAMMARS:
             if name == "EBNF" and engine not in ("llguidance", "xgrammar"):
                 continue
             slow = engine == "lm-format-enforcer"  # seconds for an output
             for rows in ROWS[: 1 if slow else None]:
-                alone.append(masks(tokenizer, engine, name, rows, 1 if slow else given.repeats))
-                print(alone[-1], flush=True)
-    common.table("the processor alone", alone)
-    applied = [
-        {"vocabulary": vocab, "rows": rows, "us": round(common.best_of({"": apply_only(vocab, rows)}, 50)[""] * 1e6, 1)}
-        for vocab in (49_152, 128_256)
-        for rows in ROWS
-    ]
-    common.table("masks onto scores", applied)
-    results: dict[str, Any] = {"model": label, "alone": alone, "apply": applied}
-    measures: tuple[tuple[str, Any], ...] = (("generate", stepwise), ("jump", jump))
-    for part, measure in measures:
-        if part not in given.parts:
-            continue
-        results[part] = []
+                repeats = 1 if slow else given.repeats
+                keep(
+                    "alone", cases.run(f"{engine}, {name}, {rows} rows", masks, tokenizer, engine, name, rows, repeats)
+                )
+    for vocab in (49_152, 128_256):
         for rows in ROWS:
-            more = (given.tokens,) if measure is stepwise else ()
-            results[part] += measure(model, tokenizer, rows, *more, given.repeats)
+            best = common.best_of({"": apply_only(vocab, rows)}, 50)[""]
+            keep("apply", [{"vocabulary": vocab, "rows": rows, "us": round(best * 1e6, 1)}])
+    working = list(dict.fromkeys(row["engine"] for row in results["alone"]))
+    for rows in ROWS if "generate" in given.parts else ():
+        name = f"generate, {rows} rows"
+        keep("generate", cases.run(name, stepwise, model, tokenizer, working, rows, given.tokens, given.repeats))
+    for rows, way in itertools.product(ROWS if "jump" in given.parts else (), WAYS):
+        for engine in [one for one in working if one in ("llguidance", "xgrammar")]:
+            keep("jump", cases.run(f"jump, {way}, {engine}, {rows} rows", jump, model, tokenizer, way, engine, rows))
+    for part in ("generate", "jump", "alone", "apply"):
         common.table(f"{part} with {label}", results[part])
-    name = "grammar-cuda.json" if torch.cuda.is_available() else "grammar-cpu.json"
-    common.save(given.out / name, results)
+    print("left out:", cases.left_out)
+    write()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from common import parser, save, table
+from common import parser, save, table, write_tables
 from torch import Tensor
 
 import genmode
@@ -236,25 +236,6 @@ def report(options: argparse.Namespace, model: Any, tokenizer: Any, texts: dict[
     save(options.out / "watermark-power.json", {"texts of each kind": size, "found": rows, "unmarked": rates})
     if options.docs is not None:
         write_tables(options.docs, {"power": rows, "rates": rates})
-
-
-def write_tables(path: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
-    """Put tables between the marks `<!-- NAME: begin -->` and `end` of a page."""
-    page = path.read_text(encoding="utf-8")
-    for name, rows in tables.items():
-        head, _, rest = page.partition(f"<!-- {name}: begin -->\n")
-        tail = rest.partition(f"<!-- {name}: end -->")[2]
-        page = f"{head}<!-- {name}: begin -->\n{markdown(rows)}<!-- {name}: end -->{tail}"
-    path.write_text(page, encoding="utf-8")
-
-
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """A table of rows with equal keys."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    for row in rows:
-        cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -19,10 +19,9 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from common import best_of, parser, save, table
+from common import best_of, parser, save, table, write_tables
 from torch import Tensor
 from transformers.generation import logits_process as theirs
-from watermark_power import write_tables
 
 import genmode
 

@@ -138,7 +138,9 @@ class BlockReweight:
     each half of each block of 256 ids, and put onto the scores by the bits of eight tokens at once; the blocks of the
     cuts are done token by token. The vocabulary is gone through in parts that stay in the cache.
 
-    Probabilities are 2 ** ((score - best) log2 e), float32, and not divided by their sum: cuts are shares of the sum.
+    Probabilities are 2 ** ((score - best) log2 e), float32, and not divided by their sum: cuts are shares of the sum. A
+    block's sum is rounded to float32, so that a cut may lie off by 1e-7 of the whole, as after a softmax in float32;
+    all that follows is float64.
     What is smaller than the vocabulary is done by numpy, whose calls cost less than torch's.
     """
 
