@@ -42,7 +42,9 @@ DETECTION = (
 )  # fmt: skip
 PREDICTIONS = "it is read with the model's predictions: see watermarks/test_detection.py"
 HASHED = {"cost_of_step": "it hashes and weighs every token of the vocabulary"}
-ON_CPU = {"no_synchronisation": "these reads belong to the path of the CPU; devices take another"}
+ON_CPU = {
+    "no_synchronisation": "these reads belong to the path of the CPU; the other is checked in watermarks/test_device.py"
+}
 
 CASES: Mapping[str, Mapping[str, Any]] = {
     "bad_words": of(bad_words_ids=[[7], [8, 9]]),
@@ -61,7 +63,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "encoder_repetition_penalty": of("encoder", encoder_repetition_penalty=1.5),
     "entropy": of(stop_entropy=2.0),
     "eos": of(eos_token_id=[7]),
-    "dip": marking(**HASHED),
+    "dip": marking(**HASHED, **ON_CPU),
     "ewd": marking(PREDICTIONS),
     "gumbel": marking(**HASHED, **ON_CPU),
     "kgw": marking(
@@ -71,7 +73,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "permute_and_flip": marking(**HASHED, **ON_CPU),
     "sweet": marking(PREDICTIONS),
     "synthid": marking(**HASHED),
-    "unbiased": marking(**HASHED),
+    "unbiased": marking(**HASHED, **ON_CPU),
     "unigram": marking(p_values_uniform="one list serves all texts: p-values are uniform over keys, not over texts"),
     "epsilon_cutoff": of(epsilon_cutoff=0.01),
     "eta_cutoff": of(eta_cutoff=0.01),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import genmode
 from genmode.detection import judge
+from genmode.testing import check_component
 from genmode.testing.models import prompt, tiny
 from genmode_processors.watermarks import keyed_hash, reweight
 from genmode_processors.watermarks.choice import Choice
@@ -55,11 +56,22 @@ def test_the_tokens_are_those_of_the_cpu(name: str, way: str, device: str, monke
     if name in ("gumbel", "permute_and_flip") and way == "beams":
         return  # refused, on any device
     expected = decoded(name, "cpu", **WAYS[way])
-    if device == "cpu":  # the ways of devices
-        monkeypatch.setattr(Choice, "winners", Choice.among_all)
-        monkeypatch.setattr(reweight, "BlockReweight", Everywhere)
-        monkeypatch.setattr(keyed_hash, "unpacked", keyed_hash.shifted)
+    if device == "cpu":
+        as_on_a_device(monkeypatch)
     assert torch.equal(decoded(name, device, **WAYS[way]), expected)
+
+
+@pytest.mark.parametrize("name", ["gumbel", "permute_and_flip", "unbiased", "dip"])
+def test_the_ways_of_devices_read_nothing_on_the_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_on_a_device(monkeypatch)
+    assert check_component(type(make(name)), {"key": KEY}, only=["no_synchronisation"]).ok
+
+
+def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What devices run, run on the CPU."""
+    monkeypatch.setattr(Choice, "winners", Choice.among_all)
+    monkeypatch.setattr(reweight, "BlockReweight", Everywhere)
+    monkeypatch.setattr(keyed_hash, "unpacked", keyed_hash.shifted)
 
 
 class Everywhere:
