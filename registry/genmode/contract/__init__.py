@@ -6,24 +6,11 @@ parameters in a pydantic model, and implements one method: `Strategy.decode`, `L
 imports pydantic, but not torch.
 """
 
-from .component import (
-    CONTRACT_VERSION,
-    KINDS,
-    OLDEST_CONTRACT,
-    AnyParams,
-    Component,
-    Detection,
-    Evidence,
-    Kind,
-    LogitsProcessor,
-    Null,
-    Params,
-    Stage,
-    StoppingCriterion,
-    Strategy,
-    Watermarker,
-    is_secret,
-)
+from .component import CONTRACT_VERSION, KINDS, OLDEST_CONTRACT, AnyParams, Component, Kind, Params, is_secret
+from .criterion import StoppingCriterion
+from .processor import LogitsProcessor, Stage
+from .strategy import Strategy
+from .watermarker import Detection, Evidence, Null, Watermarker
 
 __all__ = [
     "CONTRACT_VERSION",
