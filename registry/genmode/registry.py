@@ -1,8 +1,5 @@
 """The registry: every component by kind and name, found by its metadata and imported when first asked for.
 
-It scans once; `refresh` drops the scan. No lock is held while a plugin is imported, so that a plugin that
-registers components while it is imported cannot lock up two threads.
-
 Of several distributions that offer one name, `prefer` picks one. Without it, genmode's own stays in force;
 of others none is, and asking for the name is an error. A key belongs to the component that the call names,
 else to genmode's own and what the program registered, else to the one distribution that declares it. So
@@ -11,22 +8,18 @@ installing a plugin never changes what a call means.
 
 from __future__ import annotations
 
-import importlib
 import os
-import threading
-import time
-import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from . import loading
-from .discovery import GROUPS, HOST, Entry, Fault, Scan, installed, scan
-from .errors import ConflictError, LockError, PluginLoadError, UnknownComponentError
+from .discovery import GROUPS, HOST, Entry, Fault
+from .errors import ConflictError, LockError
+from .inventory import Inventory, Names, known_kind
 from .offers import ComponentInfo as ComponentInfo
-from .offers import Index, Key, Offer, Slot, arrange, hiding, shared_key, unknown
-from .settings import REGISTERED, Settings, hint
+from .offers import Key, Offer, Slot, hiding, shared_key
+from .settings import REGISTERED, Settings
 
 if TYPE_CHECKING:
     from .contract import Component, LogitsProcessor, StoppingCriterion, Strategy, Watermarker
@@ -34,65 +27,15 @@ if TYPE_CHECKING:
     from .lock import Lock
 
 T = TypeVar("T")
-Names = Iterable[str] | str
 
 
-class Registry:
+class Registry(Inventory):
     """Components by kind and name. Every method may be called from several threads.
 
     Args:
         source: distributions or entries to see; None for the distributions of this environment.
         settings: None for those of the environment variables.
     """
-
-    def __init__(self, source: Iterable[Any] | None = None, settings: Settings | None = None) -> None:
-        self._source = None if source is None else tuple(source)
-        self._settings = settings
-        self._registered: dict[Entry, Offer] = {}
-        self._lock = threading.RLock()
-        self._current: Index | None = None
-        self._warned: set[str] = set()
-        self.revision = 0
-        """Rises whenever what is offered may have changed, for those who keep what they derived from it."""
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force; ParameterError if an environment variable cannot be understood."""
-        current = self._current
-        return current.settings if current is not None else self._settings or Settings.from_environment()
-
-    def configure(
-        self,
-        *,
-        allow: Names | None = None,
-        block: Names | None = None,
-        none: bool | None = None,
-        prefer: Mapping[str, str] | None = None,
-        hooks: Names | None = None,
-        lock: str | os.PathLike[str] | None = None,
-    ) -> Settings:
-        """Change the settings that are given (see `Settings`), refresh, and warn of names that match nothing.
-
-        Raises:
-            ParameterError: a setting has the wrong type.
-            LockError: the lock cannot be read.
-        """
-        given = {"allow": allow, "block": block, "none": none, "prefer": prefer, "hooks": hooks, "lock": lock}
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        with self._lock:
-            self._settings = replace(self.settings, **changes)
-            self.refresh()
-        return self._index().settings
-
-    def refresh(self) -> None:
-        """Forget the scan and every failure; what the program registered stays.
-
-        Packages installed since are found. A module that is imported already stays what it is.
-        """
-        importlib.invalidate_caches()
-        with self._lock:
-            self._current = None
-            self._warned.clear()
 
     def components(self, kind: str | None = None) -> tuple[ComponentInfo, ...]:
         """Everything installed, sorted by name within its kind; nothing is imported.
@@ -103,7 +46,7 @@ class Registry:
         Raises:
             UnknownComponentError: there is no such kind.
         """
-        kinds = [k for k in GROUPS.values() if k != "hooks"] if kind is None else [_kind(kind)]
+        kinds = [k for k in GROUPS.values() if k != "hooks"] if kind is None else [known_kind(kind)]
         slots = self._index().slots.values()
         return tuple(slot.info(o) for k in kinds for slot in slots if slot.kind == k for o in slot.offers)
 
@@ -176,7 +119,7 @@ class Registry:
                 return self.register(found, kind=kind, name=name)
 
             return decorate
-        entry = loading.entry_of(component, kind if kind is None else _kind(kind), name)
+        entry = loading.entry_of(component, kind if kind is None else known_kind(kind), name)
         loading.check(component, entry)
         with self._lock:
             index = self._index()
@@ -282,83 +225,6 @@ class Registry:
                 told.append(str(error))
         return told
 
-    def _index(self) -> Index:
-        if (index := self._current) is not None:
-            return index
-        with self._lock:
-            if self._current is not None:
-                return self._current
-            index = self._arrange(self._scan(), None)
-        at_fault = {fault.distribution for fault in index.scan.faults}
-        sentences = index.settings.unknown([*index.scan.entries, *self._registered], at_fault)
-        for sentence in [*sentences, *(index.lock.missing(index.scan.entries) if index.lock else ())]:
-            warnings.warn(sentence, UserWarning, stacklevel=3)
-        return index
-
-    def _scan(self) -> Scan:
-        if self._source is None:
-            return scan(installed())
-        found = scan(item for item in self._source if not isinstance(item, Entry))
-        entries = {item for item in self._source if isinstance(item, Entry)}
-        return found._replace(entries=tuple(sorted(entries.union(found.entries))))
-
-    def _arrange(self, found: Scan, former: Index | None) -> Index:
-        known = {o.entry: o for s in former.slots.values() for o in s.offers} if former else {}
-        offers = [known.get(entry) or Offer(entry) for entry in found.entries]
-        settings = self.settings
-        lock: Lock | None = None
-        if settings.lock:
-            from .lock import Lock
-
-            lock = former.lock if former is not None else Lock.read(settings.lock)
-        self.revision += 1
-        self._current = arrange(found, [*offers, *self._registered.values()], settings, lock)
-        return self._current
-
-    def _choose(self, kind: str, name: str) -> tuple[Slot, Offer]:
-        index = self._index()
-        slot = index.slots.get((_kind(kind), name))
-        if slot is None:
-            raise unknown(kind, name, index)
-        chosen = slot.choose()
-        if slot.rivals:
-            self._warn(f"{kind}:{name}", slot.conflict())
-        return slot, chosen
-
-    def _load(self, offer: Offer) -> Any:
-        if offer.found is None and offer.error is None:
-            start = time.perf_counter()
-            found: Any = None
-            error: PluginLoadError | None = None
-            try:
-                if (index := self._index()).lock is not None:
-                    index.lock.verify(offer.entry, index.scan.entries)
-                found = loading.load(offer.entry)
-            except PluginLoadError as failure:
-                error = failure
-            self._settle(offer, found, error, time.perf_counter() - start)
-        if offer.error is not None:
-            raise type(offer.error)(str(offer.error)) from offer.error.__cause__
-        return offer.found
-
-    def _settle(self, offer: Offer, found: Any, error: PluginLoadError | None, seconds: float) -> None:
-        with self._lock:
-            if offer.found is not None or offer.error is not None:
-                return  # another thread was faster, and its result is in use
-            if error is None and offer.entry.kind != "hooks":
-                found = loading.named(found, offer.entry.name)
-            offer.found, offer.error, offer.seconds = found, error, seconds
-
-    def _attempt(self, offer: Offer) -> Any:
-        """Load where a call can do without; a broken plugin is warned of once and gives None."""
-        try:
-            return self._load(offer)
-        except PluginLoadError as error:
-            if isinstance(error, LockError) and offer.entry.kind == "hooks":
-                raise
-            self._warn(offer.entry.distribution, str(error))
-            return None
-
     def _fields(self, every: bool) -> dict[str, list[Key]]:
         """Key -> components that have it; of genmode and this program alone unless `every`."""
         index = self._index()
@@ -375,20 +241,6 @@ class Registry:
                         fields.setdefault(key, []).append(pair)
             index.fields[every] = fields
         return fields
-
-    def _warn(self, subject: str, message: str) -> None:
-        with self._lock:
-            new = subject not in self._warned
-            self._warned.add(subject)
-        if new:
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
-
-
-def _kind(kind: str) -> str:
-    if kind not in GROUPS.values():
-        kinds = ", ".join(GROUPS.values())
-        raise UnknownComponentError(f"there is no kind {kind!r}{hint(kind, GROUPS.values())} (there are {kinds})")
-    return kind
 
 
 _default = Registry()
