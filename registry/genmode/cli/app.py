@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import checking, detecting, doctor, listing, locking, running, scaffolding
+from . import benching, checking, detecting, doctor, listing, locking, running, scaffolding
 
 app = typer.Typer(
     name="genmode",
@@ -30,6 +30,7 @@ app.command("detect")(detecting.detect)
 app.command("doctor")(doctor.doctor)
 app.command("new")(scaffolding.new)
 app.command("check")(checking.check)
+app.command("bench")(benching.bench)
 app.command("lock")(locking.lock)
 
 

@@ -29,8 +29,16 @@ def load(model: str | None, device: str | None) -> tuple[Any, Any]:
         importlib.import_module("transformers")  # here for its time, which that line accounts for
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded, tokenizer = load_demo() if model is None else _named(model, on_cpu=place == "cpu")
+    return placed(loaded, place), tokenizer
+
+
+def placed(model: Any, device: str | None) -> Any:
+    """The model on a device, None for the GPU if there is one, and in evaluation mode; raises GenmodeError."""
+    import torch
+
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return loaded.to(place).eval(), tokenizer
+        return model.to(place).eval()
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that a device is not there
         raise GenmodeError(f"the model cannot be moved to device {place!r}: {_first_line(error)}") from error
 
