@@ -59,6 +59,9 @@ class Kgw(genmode.Watermarker):
         vocab_size: int | None = Field(
             None, ge=2, description="length of a row of the model's scores; needed to detect without the model"
         )
+        generator_device: str | None = Field(
+            None, description="whose generator orders the vocabulary, 'cpu' or 'cuda'; that of the device if not given"
+        )
 
     def __init__(self, params: Any = None, **values: Any) -> None:
         super().__init__(params, **values)
@@ -78,8 +81,9 @@ class Kgw(genmode.Watermarker):
         )  # fmt: skip
 
     def lists(self, vocab: int, device: torch.device) -> GreenLists:
-        """The green lists of a vocabulary on a device."""
+        """The green lists of a vocabulary, ordered by the generator of `generator_device`, else of this device."""
         vocab = self.params.vocab_size or vocab
+        device = device if self.params.generator_device is None else torch.device(self.params.generator_device)
         if self._lists is None or self._lists.vocab != vocab or self._lists.device != device:
             green = int(vocab * self.params.greenlist_ratio)
             self._lists = GreenLists(self.key, vocab, green, device)
@@ -91,12 +95,12 @@ class Kgw(genmode.Watermarker):
         contexts, ready = current(history, width)
         if own:
             candidates = best_candidates(scores)
-            green = lists.contain(lists.own_seeds(contexts[:, 1:], candidates), candidates)
+            green = lists.contain(lists.own_seeds(contexts[:, 1:], candidates), candidates).to(scores.device)
             if ready is not None:
                 green &= ready[:, None]
             raised = scores.gather(1, candidates) + self.params.bias
             return scores.scatter_(1, candidates, raised.where(green, scores.gather(1, candidates)))
-        green = lists.rows(lists.left_seeds(contexts[:, -1]))
+        green = lists.rows(lists.left_seeds(contexts[:, -1])).to(scores.device)
         if ready is not None:
             green = green * ready[:, None]
         scores[:, : lists.vocab].add_(green, alpha=self.params.bias)
@@ -114,10 +118,10 @@ class Kgw(genmode.Watermarker):
                 f"token {highest} is outside the vocabulary of {vocab}: the text was not tokenized for this model"
             )
         own = self.params.seeding_scheme == "selfhash"
-        lists = self.lists(vocab, tokens.device)
+        lists, tokens = self.lists(vocab, tokens.device), tokens.cpu()
         contexts, following, where = of_texts(tokens, self.params.context_width - 1 if own else 1)
         seeds = lists.own_seeds(contexts, following[:, None]) if own else lists.left_seeds(contexts[:, -1])[:, None]
-        green = lists.contain(seeds, following[:, None])[:, 0].double()
+        green = lists.contain(seeds, following[:, None])[:, 0].cpu().double()
         draws = keyed_hash.derive(seeds[:, 0], following)
         return genmode.Evidence(laid_out(where, green, torch.nan), laid_out(where, draws, 0))
 
@@ -169,6 +173,7 @@ class GreenLists:
             self._generator.manual_seed(self.key)
             self._table = torch.randperm(TABLE, generator=self._generator, device=self.device)
         key = keyed_hash.number(self.key)
+        contexts, candidates = contexts.to(self.device), candidates.to(self.device)
         theirs = self._table[candidates % TABLE] + 1
         seeds = key * theirs * theirs
         for column in range(contexts.shape[1]):

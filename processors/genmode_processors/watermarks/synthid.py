@@ -60,6 +60,9 @@ class SynthId(genmode.Watermarker):
         ngram_len: int = Field(5, ge=2, description="tokens that a coin depends on, the token itself included")
         sampling_table_size: int = Field(2**16, ge=1, le=2**24, description="size of the table of coins")
         sampling_table_seed: int = Field(0, description="seed of the table of coins")
+        generator_device: str = Field(
+            "cpu", description="whose generator draws that table; transformers draws it where the model is"
+        )
         context_history_size: int = Field(1024, ge=1, description="how many contexts of a row are remembered")
         skip_first_ngram_calls: bool = Field(False, description="leave the first ngram_len - 1 tokens unmarked")
         synthid_beta: tuple[float, ...] | None = Field(
@@ -91,7 +94,7 @@ class SynthId(genmode.Watermarker):
             labels = torch.arange(self.params.depth)
             self.keys = keyed_hash.derive(torch.full_like(labels, seed), labels) & (2**31 - 1)
         self.depth = len(self.keys)
-        self._table: Tensor | None = None  # [size], int64, of transformers' generator on the device
+        self._table: Tensor | None = None  # [size], int64
         self._layers: Tensor | None = None  # [depth, size + vocab], float32
 
     @classmethod
@@ -109,10 +112,12 @@ class SynthId(genmode.Watermarker):
 
     def table(self, device: torch.device) -> Tensor:
         """The table of coins: `[size]`, int64."""
-        if self._table is None or self._table.device != device:
-            generator = torch.Generator(device=device).manual_seed(self.params.sampling_table_seed)
+        if self._table is None:
+            place = torch.device(self.params.generator_device)
+            generator = torch.Generator(device=place).manual_seed(self.params.sampling_table_seed)
             size = (self.params.sampling_table_size,)
-            self._table = torch.randint(0, 2, size, generator=generator, device=device)
+            self._table = torch.randint(0, 2, size, generator=generator, device=place)
+        self._table = self._table.to(device)
         return self._table
 
     # marking ---------------------------------------------------------------------------------------

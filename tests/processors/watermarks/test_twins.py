@@ -115,3 +115,22 @@ def test_a_wider_left_context_is_counted_by_what_is_hashed() -> None:
         warnings.simplefilter("error")
         found = genmode.detect(ids, Kgw(key=3, vocab_size=100, context_width=3))
     assert found[0].tokens == 3  # (7, 8), (8, 9), (9, 8)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_synthid_draws_its_table_where_it_is_told(device: str) -> None:
+    stock = theirs.SynthIDTextWatermarkLogitsProcessor(4, [3, 5], 64, 3, 6, torch.device(device))
+    own = SynthId(keys=(3, 5), sampling_table_size=64, sampling_table_seed=3, generator_device=device)
+    adopted = SynthId.adopt(stock)
+    assert isinstance(adopted, SynthId)
+    for made in (own, adopted):
+        assert torch.equal(made.table(torch.device("cpu")), stock.sampling_table.cpu())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("scheme", ["lefthash", "selfhash"])
+def test_kgw_marks_on_a_device_as_on_the_cpu_if_told_so(scheme: str) -> None:
+    mark = Kgw(key=5, seeding_scheme=scheme, context_width=3, vocab_size=VOCAB, generator_device="cpu")
+    ids = torch.randint(0, VOCAB, (3, 9), generator=torch.Generator().manual_seed(0))
+    there = mark.process(scores(1).cuda(), past(ids.cuda(), 1))
+    assert torch.equal(there.cpu(), mark.process(scores(1), past(ids, 1)))
