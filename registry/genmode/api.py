@@ -158,7 +158,8 @@ def _text_streamer(tokenizer: Any, put: Any) -> Any:
 def attach(model: Any) -> Any:
     """Have `model.generate`, and so pipelines and trainers, go through genmode; returns the model.
 
-    Undone by `detach`. The signature of `model.generate` stays as it was, and keeps its own arguments first.
+    Undone by `detach`. The signature of `model.generate` stays as it was, and keeps its own arguments first. An attached
+    model refers to itself: where Python's garbage collector is off, detach it before it is dropped.
     """
     if "generate" not in vars(model):
         model.generate = functools.partial(_attached, model)

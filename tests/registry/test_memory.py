@@ -25,7 +25,6 @@ from genmode.testing.models import fresh, near, prompt, tiny, tokenizer
 @contextmanager
 def only_counted() -> Iterator[None]:
     """The garbage collector is off, and looks at nothing that was there before."""
-    gc.collect()
     gc.freeze()
     gc.disable()
     try:

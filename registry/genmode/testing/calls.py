@@ -156,15 +156,14 @@ def model_untouched(case: Case) -> None:
 
 @check(*ROWS)
 def no_memory_without_collection(case: Case) -> None:
-    """An object that has served a call keeps neither its session nor its tensors, Python's garbage collector being off:
-    the caller may hold the object for long, and the session holds the memory of a cache.
+    """An object that has served a call keeps no session, and objects that are gone leave no tensors, Python's garbage
+    collector being off: the caller may hold the object for long, and a session holds the memory of a cache.
     """
     kept: list[Any] = []
-    argument = case.argument
 
     def run() -> None:
         kept[:] = [case.make()]
-        case.generate(max_new_tokens=4, eos_token_id=EOS, **{argument: kept[0]})
+        case.generate(max_new_tokens=4, eos_token_id=EOS, **{case.argument: kept[0]})
 
     nothing_left(run)
 

@@ -7,8 +7,7 @@ import gc
 import io
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import torch
@@ -16,8 +15,6 @@ from torch import Tensor
 
 from ..session import Session
 from .check import fail, require
-
-_HELD: tuple[type, ...] = (Session, Tensor)
 
 
 def model_traces(model: Any) -> dict[str, Any]:
@@ -70,9 +67,8 @@ def shared_state(component: type[Any]) -> dict[str, Any]:
     """What calls share: attributes of the class and its bases, and containers of the module."""
     found: dict[str, Any] = {}
     for cls in component.__mro__:
-        if cls.__module__.partition(".")[0] in ("builtins", "pydantic", "typing", "abc") or cls.__module__.startswith(
-            "genmode.contract."
-        ):
+        home = cls.__module__
+        if home.partition(".")[0] in ("builtins", "pydantic", "typing", "abc") or home.startswith("genmode.contract."):
             continue
         for key, value in vars(cls).items():
             if not key.startswith(("__", "_abc")) and key not in ("_public_name", "_own_name"):
@@ -104,58 +100,56 @@ def same_state(component: type[Any], before: Mapping[str, Any]) -> None:
     )
 
 
+@contextlib.contextmanager
+def _newcomers_alone() -> Generator[None, None, None]:
+    """What is there already is left out of `gc.get_objects`, and need not be looked through."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def steady_memory(run: Callable[[], object]) -> str:
     """Fail if each further run leaves tensors behind."""
     run()  # caches may fill
-    gc.collect()
-    gc.freeze()  # what is there already need not be looked through
-    try:
+    with _newcomers_alone():
         run()
-        first = _live()
+        gc.collect()
+        first = _alive(Tensor)
         run()
         run()
-        last = _live()
-    finally:
-        gc.unfreeze()
+        gc.collect()
+        last = _alive(Tensor)
     require(last < first + 2, f"2 more runs left {last - first} more tensors alive ({first}, then {last})")
     return f"{last} tensors alive after 3 runs"
 
 
 def nothing_left(run: Callable[[], object]) -> None:
-    """Fail if with Python's garbage collector off, the session or further tensors outlive a run."""
+    """Fail if, Python's garbage collector being off, a session outlives its run, or each further run leaves tensors."""
     run()  # caches may fill
-    gc.collect()
-    gc.freeze()  # what is there already need not be looked through
     enabled = gc.isenabled()
-    gc.disable()
-    try:
-        run()
-        first = _kinds()
-        run()
-        run()
-        last = _kinds()
-    finally:
-        gc.unfreeze()
-        if enabled:
-            gc.enable()
-    more = {kind: count - first[kind] for kind, count in last.items() if count > first[kind]}
-    sessions = last["Session"]
+    with _newcomers_alone():
+        gc.disable()
+        try:
+            run()
+            first = _alive(Tensor)
+            run()
+            run()
+            sessions, more = _alive(Session), _alive(Tensor) - first
+        finally:
+            if enabled:
+                gc.enable()
     require(
-        not sessions and not more,
-        f"the garbage collector being off, {sessions} sessions are alive after 3 calls, and 2 calls left {more} more; "
-        "forget in reset() what begin() got, and have no object refer back to the one that holds it",
+        not sessions and more <= 0,
+        f"the garbage collector being off, {sessions} sessions are alive after 3 calls, and 2 calls left {more} more "
+        "tensors; forget in reset() what begin() got, and have no object refer back to the one that holds it",
     )
 
 
-def _kinds() -> Counter[str]:
-    """How many sessions and tensors are alive."""
-    kinds = [type(one) for one in gc.get_objects()]
-    return Counter("Tensor" if issubclass(one, Tensor) else one.__name__ for one in kinds if issubclass(one, _HELD))
-
-
-def _live() -> int:
-    gc.collect()
-    return sum(issubclass(type(one), Tensor) for one in gc.get_objects())
+def _alive(kind: type) -> int:
+    """How many objects of a class or its subclasses there are."""
+    return sum(issubclass(type(one), kind) for one in gc.get_objects())
 
 
 def quiet(run: Callable[[], object]) -> None:
