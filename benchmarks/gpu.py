@@ -1,8 +1,10 @@
 """The cost of decoding on a CUDA device, against transformers, a bare replayed forward, and the memory floor.
 
-    python benchmarks/gpu.py [--compile]        each strategy beside its forwards and the floor
-    python benchmarks/gpu.py --against          beside transformers' generate
-    python benchmarks/gpu.py --growth           host work, memory, and what grows with what
+    python benchmarks/gpu.py                    greedy search, sampling and beams beside their forwards and the floor
+    python benchmarks/gpu.py further            the other strategies
+    python benchmarks/gpu.py compiled           the compiled tier
+    python benchmarks/gpu.py transformers       beside transformers' generate
+    python benchmarks/gpu.py growth             host work, memory, and what grows with what
 
 A random Llama of 1.24 B parameters in bfloat16, prompt 128, 256 new tokens. The floor is the time in which the
 device reads the weights once, at the rate at which it copies memory. All figures of a file come from one run.
@@ -164,7 +166,7 @@ def peak(run: Callable[[], object]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
-def growth(model: Any) -> dict[str, dict[str, list[tuple[float, float]]]]:
+def growth(model: Any, least: float) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """Milliseconds a step against rows, context and vocabulary, prefill taken off."""
 
     def cost(of: Any, rows: int, flags: dict[str, Any], length: int = PROMPT) -> float:
@@ -184,7 +186,7 @@ def growth(model: Any) -> dict[str, dict[str, list[tuple[float, float]]]]:
     return panels
 
 
-def against(model: Any) -> list[dict[str, Any]]:
+def against(model: Any, least: float) -> list[dict[str, Any]]:
     """Milliseconds a step of whole calls, genmode's and transformers' in turn."""
     rows: list[dict[str, Any]] = []
     for batch, (name, flags) in itertools.product((1, 8), CASES.items()):
@@ -199,11 +201,9 @@ def against(model: Any) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Run one group of figures, print tables, write JSON and plots after each part."""
+    """Measure one group, print tables, write JSON and plots after each part."""
     arguments = parser(__doc__ or "")
-    arguments.add_argument("--compile", action="store_true", help="also the compiled tier, a minute more")
-    arguments.add_argument("--against", action="store_true", help="only the comparison with transformers' generate")
-    arguments.add_argument("--growth", action="store_true", help="only host work, growth and memory")
+    arguments.add_argument("group", nargs="?", choices=list(GROUPS), default="strategies")
     options = arguments.parse_args()
     transformers.logging.set_verbosity_error()
     warnings.simplefilter("ignore")
@@ -212,67 +212,69 @@ def main() -> None:
     model = llama()
     results: dict[str, Any] = {"floor": floor(model)}
     table("Floor", [results["floor"]])
-    least = results["floor"]["floor ms"]
-    name = "gpu-transformers" if options.against else "gpu-growth" if options.growth else "gpu"
-
-    def part(key: str, title: str, rows: list[dict[str, Any]]) -> None:
-        results[key] = rows
-        table(title, rows)
-        save(options.out / f"{name}.json", results)
-
-    if options.against:
-        part("transformers", "Against transformers' generate, ms a step", against(model))
-    elif options.growth:
-        part("host", "Host work: the same on a model that costs the device next to nothing", host_work(least))
-        part("memory", "Memory taken by a call of 8 rows, 128 + 256 tokens", memory(model))
-        panels = growth(model)
-        results["growth_ms_per_step"] = panels
-        plot(options.out / "gpu.png", panels, "ms a step")
-        for title, lines in panels.items():
-            sizes = [x for x, _ in next(iter(lines.values()))]
-            table(f"Growth: {title}", [
-                {"size": size, **{name: points[i][1] for name, points in lines.items()}} for i, size in enumerate(sizes)
-            ])  # fmt: skip
-        save(options.out / f"{name}.json", results)
-    else:
-        part("strategies", "Strategies, nothing compiled", [
-            line(model, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1, 0))
-            for batch in (1, 8) for name, flags in CASES.items()
-        ])  # fmt: skip
-        part("further", "Further strategies, nothing compiled", [
-            line(model, name, batch, flags, least, (batch * beams, width, heads))
-            for batch in (1, 8) for name, (flags, (beams, width, heads)) in FURTHER.items()
-        ])  # fmt: skip
-        if options.compile:
-            part("compiled", "Compiled tier", [
-                line(model, name, 1, flags | {"compile": True}, least, (1, 1, 0))
-                for name, flags in list(CASES.items())[:2]
-            ])  # fmt: skip
+    for key, title, measure in GROUPS[options.group]:
+        results[key] = measure(model, results["floor"]["floor ms"])
+        save(options.out / f"gpu-{options.group}.json", results)
+        if key == "growth_ms_per_step":
+            plot(options.out / "gpu-growth.png", results[key], "ms a step")
+        else:
+            table(title, results[key])
 
 
-def host_work(least: float) -> list[dict[str, Any]]:
-    """What is not the device's: each strategy on a model of one tiny layer."""
+def strategies(model: Any, least: float) -> list[dict[str, Any]]:
+    """Greedy search, sampling and beams."""
+    return [
+        line(model, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1, 0))
+        for batch in (1, 8) for name, flags in CASES.items()
+    ]  # fmt: skip
+
+
+def further(model: Any, least: float) -> list[dict[str, Any]]:
+    """All others."""
+    return [
+        line(model, name, batch, flags, least, (batch * beams, width, heads))
+        for batch in (1, 8) for name, (flags, (beams, width, heads)) in FURTHER.items()
+    ]  # fmt: skip
+
+
+def compiled(model: Any, least: float) -> list[dict[str, Any]]:
+    """Greedy search and sampling on the compiled tier."""
+    return [
+        line(model, name, 1, flags | {"compile": True}, least, (1, 1, 0)) for name, flags in list(CASES.items())[:2]
+    ]
+
+
+def host_work(model: Any, least: float) -> list[dict[str, Any]]:
+    """What is not the device's: each strategy on a model of one tiny layer in place of `model`."""
     model = llama(
         vocab_size=1000, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
         num_key_value_heads=1,
     )  # fmt: skip
-    lines = [
-        line(model, name, batch, flags, least, (batch * flags.get("num_beams", 1), 1, 0))
-        for batch in (1, 8) for name, flags in CASES.items()
-    ]  # fmt: skip
-    return [
-        {key: one[key] for key in ("strategy", "batch", "ms/step", "step behind the prompt", "forward alone")}
-        for one in lines
-    ]
+    shown = ("strategy", "batch", "ms/step", "step behind the prompt", "forward alone")
+    return [{key: one[key] for key in shown} for one in strategies(model, least)]
 
 
-def memory(model: Any) -> list[dict[str, Any]]:
+def memory(model: Any, least: float) -> list[dict[str, Any]]:
     """The most that a call takes, by genmode and by transformers."""
     ids = ids_of(8)
     runs = {"genmode": genmode.generate, "transformers": lambda m, i, **flags: m.generate(i, **flags)}
     return [
         {"by": name, "MB": peak(lambda run=run: run(model, ids, max_new_tokens=STEPS))} for name, run in runs.items()
     ]
+
+
+GROUPS: dict[str, list[tuple[str, str, Callable[[Any, float], Any]]]] = {
+    "strategies": [("strategies", "Strategies, nothing compiled", strategies)],
+    "further": [("further", "Further strategies, nothing compiled", further)],
+    "compiled": [("compiled", "Compiled tier", compiled)],
+    "transformers": [("transformers", "Against transformers' generate, ms a step", against)],
+    "growth": [
+        ("host", "Host work: the same on a model that costs the device next to nothing", host_work),
+        ("memory", "Memory taken by a call of 8 rows, 128 + 256 tokens", memory),
+        ("growth_ms_per_step", "Growth", growth),
+    ],
+}
+"""By name: key of the results, title, and what measures it, given the model and the floor in ms."""
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ STEP = {
     "forward alone": "its forwards", "more than it": "more than these",
 }  # fmt: skip
 TABLES: dict[str, tuple[str, str, dict[str, str]]] = {
-    "gpu": ("gpu.json", "strategies", {**STEP, "/ floor": "times the floor"}),
-    "gpu-further": ("gpu.json", "further", STEP),
-    "gpu-compiled": ("gpu.json", "compiled", {**STEP, "/ floor": "times the floor"}),
+    "gpu": ("gpu-strategies.json", "strategies", {**STEP, "/ floor": "times the floor"}),
+    "gpu-further": ("gpu-further.json", "further", STEP),
+    "gpu-compiled": ("gpu-compiled.json", "compiled", {**STEP, "/ floor": "times the floor"}),
     "gpu-transformers": (
         "gpu-transformers.json", "transformers",
         {"strategy": "strategy", "batch": "batch", "genmode": "genmode, ms a step", "transformers": "transformers",
