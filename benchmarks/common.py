@@ -26,15 +26,17 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def best_of(
     cases: dict[str, Callable[[], object]], repeats: int, settle: Callable[[], object] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = time.perf_counter, prepare: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:  # fmt: skip
     """Seconds of each case, the best of `repeats` rounds in which all take turns; one more round warms up.
 
     `time.process_time` as the clock leaves out what other programs take of the machine; for one thread alone.
+    `prepare` runs before each, outside the clock.
     """
     best = dict.fromkeys(cases, float("inf"))
     for turn in range(repeats + 1):
         for name, run in cases.items():
+            prepare()
             settle()
             begin = clock()
             run()

@@ -28,6 +28,7 @@ _STEP = 0xD1B54A32D192ED03 - 2**64
 _START = 0x2545F4914F6CDD1D
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
+_STEPS, _STARTS = np.uint64(_STEP % 2**64), np.uint64(_START)
 _PART = 1 << 14
 
 
@@ -49,6 +50,16 @@ def words(keys: Tensor, step: int | Tensor, places: Tensor) -> Tensor:
     return _words(keys, step, places)
 
 
+def first_words(keys: Tensor, steps: Tensor) -> Tensor:
+    """The word of place 0 of each key `[n]` and step `[n]`, int64: `[n]`, int64."""
+    if keys.device.type != "cpu":
+        return words(keys, steps, torch.zeros(1, dtype=torch.int64, device=keys.device))[:, 0]
+    z: Words = keys.numpy().view(np.uint64) + steps.numpy().view(np.uint64) * _STEPS
+    z += _STARTS
+    _mix(z)
+    return torch.from_numpy(z.view(np.int64))
+
+
 def _words(keys: Tensor, step: Tensor, places: Tensor) -> Tensor:
     row = torch.add(keys, step, alpha=_STEP).add_(_START)
     return _mixed(torch.add(row[:, None], places, alpha=_GAMMA))
@@ -67,8 +78,8 @@ def _shifted(z: Tensor, bits: int) -> Tensor:
 
 def _words_in_numpy(keys: Tensor, step: Tensor, places: Tensor) -> Words:
     # the same; numpy has unsigned words, and costs a fraction of torch's calls on few of them
-    row = keys.numpy().view(np.uint64) + step.numpy().view(np.uint64) * np.uint64(_STEP % 2**64)
-    row += np.uint64(_START % 2**64)
+    row = keys.numpy().view(np.uint64) + step.numpy().view(np.uint64) * _STEPS
+    row += _STARTS
     z: Words = np.add(places.numpy().view(np.uint64) * np.uint64(_GAMMA % 2**64), row[:, None], order="C")
     _mix(z.reshape(-1))
     return z

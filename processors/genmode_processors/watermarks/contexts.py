@@ -34,11 +34,14 @@ def occurrences(history: genmode.History, width: int) -> Tensor:
     if count <= 0:
         return torch.zeros(history.rows, dtype=torch.long, device=tokens.device)
     ends = tail(history, width)
+    same = tokens[:, first - 1 : first - 1 + count] == ends[:, -1:]
+    if same.device.type == "cpu" and not bool(same.any()):
+        return torch.zeros(history.rows, dtype=torch.long)
     places = columns(tokens)[:, first:]
-    same = history.starts[:, None] + width <= places
+    same &= history.starts[:, None] + width <= places
     if history.uniform is None:
         same &= places < lengths(history)
-    for back in range(1, width + 1):
+    for back in range(2, width + 1):
         same &= tokens[:, first - back : first - back + count] == ends[:, -back, None]
     return same.sum(1)
 

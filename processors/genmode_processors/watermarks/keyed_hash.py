@@ -40,7 +40,7 @@ def context_keys(key: int, contexts: Tensor) -> Tensor:
 
 def derive(keys: Tensor, labels: Tensor) -> Tensor:
     """Another key for each key and label, both `[n]`, int64."""
-    return counter.words(keys, labels.contiguous(), torch.zeros(1, dtype=torch.int64, device=keys.device))[:, 0]
+    return counter.first_words(keys, labels.contiguous())
 
 
 def packed_bits(keys: Tensor, vocab: int) -> Tensor:

@@ -128,7 +128,7 @@ def reweighted(scores: Tensor, keys: Tensor, alpha: float, rows: Tensor) -> Tens
 
 def descending(keys: Tensor) -> Tensor:
     """`[rows, 1]`, bool: whether the halves are in descending order of ids."""
-    return counter.words(keys, 3, torch.zeros(1, dtype=torch.int64, device=keys.device)) & 1 == 1
+    return (counter.first_words(keys, torch.full_like(keys, 3)) & 1 == 1)[:, None]
 
 
 class BlockReweight:
@@ -152,6 +152,7 @@ class BlockReweight:
         self.work = tuple(torch.empty(rows, count * BLOCK) for _ in range(2))
         self.halves = torch.empty(rows, 2, blocks)  # probability of the tokens of each block whose bit is 0, and 1
         self.row = np.arange(rows)[:, None]
+        self.order = np.arange(2 * blocks)
 
     @np.errstate(all="ignore")  # rows that are masked throughout are NaN, and left alone
     def __call__(self, scores: Tensor, keys: Tensor, alpha: float, rows: Tensor) -> Tensor:
@@ -170,12 +171,13 @@ class BlockReweight:
         targets = ends[:, -1:] * shares  # [rows, cuts]
         cuts = np.minimum((ends[:, None] <= targets[:, :, None]).sum(2), 2 * blocks - 1)  # the blocks that hold them
 
-        beyond = times * (np.arange(2 * blocks) > cuts[:, :, None]).sum(1).reshape(-1, 2, blocks)
+        beyond = times * (self.order > cuts[:, :, None]).sum(1).reshape(-1, 2, blocks)
         pair = 3 * beyond[:, 0] + beyond[:, 1]  # [rows, blocks]
         pair = np.where(down, pair[:, ::-1], pair)
         keep = rows.numpy()[:, None] & ~np.isnan(ends[:, -1:])
         place = cuts % blocks
-        starts = [(ends - masses)[self.row, place + half * blocks] for half in range(2)]  # [rows, cuts]
+        before = ends - masses
+        starts = [before[self.row, place + half * blocks] for half in range(2)]  # [rows, cuts]
         block = np.where(down, blocks - 1 - place, place)
         ids, new = self._inside(scores, least, packed, block, starts, targets, down, times, keep)
         self._put(scores, packed, torch.from_numpy(np.where(keep, pair, 4).astype(np.int16)))  # 4 stands for 1 and 1
@@ -216,11 +218,15 @@ class BlockReweight:
             down, keep: `[rows, 1]`: whether ids descend, and whether the row is changed.
         """
         row, first = self.row[:, :, None], block[:, :, None] * BLOCK
-        ids = first + np.arange(BLOCK)
-        known = np.minimum(ids, self.shape[1] - 1)
+        ids = known = first + np.arange(BLOCK)
+        within = int(ids.max()) < self.shape[1]
+        if not within:
+            known = np.minimum(ids, self.shape[1] - 1)
         old = scores.numpy()[row, known]
         late = np.unpackbits(packed.numpy()[self.row, block], axis=2, bitorder="little")
-        share = np.exp2(old.astype(np.float64) * LOG2_E + least.numpy()[:, :, None]) * (known == ids)
+        share = np.exp2(old.astype(np.float64) * LOG2_E + least.numpy()[:, :, None])
+        if not within:
+            share *= known == ids
         high = share * late
         behind: list[Reals] = []
         for start, mine in zip(starts, (share - high, high), strict=True):
@@ -231,7 +237,7 @@ class BlockReweight:
         change = np.log((times * beyond.clip(0, 1).sum(2)).astype(np.float32))
         new = np.where(keep[:, :, None], old + change, old)
         # what stands behind the vocabulary has the last token's id, and has to say the same of it
-        return known, np.take_along_axis(new, known - first, 2)
+        return known, new if within else np.take_along_axis(new, known - first, 2)
 
 
 @functools.cache
