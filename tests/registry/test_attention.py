@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from genmode.session.attention import TRACE, brought_home, packed_sdpa
-from genmode.session.graphs import Workbench
+from genmode.session.workbench import Workbench
 
 
 def trace_of(*rows: list[int]) -> torch.Tensor:

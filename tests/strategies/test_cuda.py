@@ -11,7 +11,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 import genmode
-from genmode.session import graphs
+from genmode.session import graphs, workbench
 
 from ..waits import no_waits
 
@@ -151,7 +151,7 @@ def test_memory_is_bounded_and_freed_with_the_model() -> None:
     model = make("llama")
     for rows in range(1, 12):
         genmode.generate(model, **{k: v.expand(rows, -1) for k, v in padded(1).items()}, max_new_tokens=4)
-    assert len(graphs.stock_of(model).idle) <= graphs.KEPT
+    assert len(workbench.stock_of(model).idle) <= workbench.KEPT
 
 
 def test_threads_on_one_model_give_what_one_gives() -> None:
@@ -262,7 +262,7 @@ def test_out_of_memory_says_what_to_reduce_and_leaves_nothing_behind() -> None:
 def test_out_of_memory_while_capturing_goes_on_without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = make("llama"), padded(3)
     expected = genmode.generate(model, **inputs, max_new_tokens=12)
-    graphs.stock_of(model).clear()
+    workbench.stock_of(model).clear()
 
     def full(*arguments: Any, **flags: Any) -> Any:
         raise torch.OutOfMemoryError("no memory left")
@@ -278,7 +278,7 @@ def test_attention_goes_on_without_kernels_that_cannot_be_built(monkeypatch: pyt
 
     model, inputs = make("llama").bfloat16(), padded(3)
     expected = genmode.generate(model, **inputs, max_new_tokens=12)
-    graphs.stock_of(model).clear()
+    workbench.stock_of(model).clear()
 
     def broken(*arguments: Any) -> Any:
         raise attention.KernelError("no compiler")
