@@ -59,8 +59,8 @@ class Kgw(genmode.Watermarker):
         vocab_size: int | None = Field(
             None, ge=2, description="length of a row of the model's scores; needed to detect without the model"
         )
-        generator_device: str | None = Field(
-            None, description="whose generator orders the vocabulary, 'cpu' or 'cuda'; that of the device if not given"
+        generator_device: Literal["cpu", "cuda"] | None = Field(
+            None, description="whose generator orders the vocabulary; that of the device if not given"
         )
 
     def __init__(self, params: Any = None, **values: Any) -> None:

@@ -24,7 +24,7 @@ so that the null is the exact convolution of one token's distribution; for log-l
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class SynthId(genmode.Watermarker):
         ngram_len: int = Field(5, ge=2, description="tokens that a coin depends on, the token itself included")
         sampling_table_size: int = Field(2**16, ge=1, le=2**24, description="size of the table of coins")
         sampling_table_seed: int = Field(0, description="seed of the table of coins")
-        generator_device: str = Field(
+        generator_device: Literal["cpu", "cuda"] = Field(
             "cpu", description="whose generator draws that table; transformers draws it where the model is"
         )
         context_history_size: int = Field(1024, ge=1, description="how many contexts of a row are remembered")
