@@ -24,6 +24,8 @@ _MIDDLE = 40_000
 _CUDA_BLOCK = 256
 _CUDA_FEW = 16
 """More than so many of the highest are found faster by torch.topk there."""
+_CUDA_ROWS = 16
+"""More rows than this keep the device busy without being cut."""
 
 
 def _vectorised(scores: Tensor) -> bool:
@@ -177,7 +179,7 @@ def highest_values(scores: Tensor) -> Tensor:
 
 def softmax(scores: Tensor) -> Tensor:
     """Probabilities of each row of `[rows, vocab]`, float32; as torch.softmax, which is slow on few and long rows."""
-    parts = _parts(scores) if scores.shape[0] <= _CUDA_FEW else 1
+    parts = _parts(scores) if scores.shape[0] <= _CUDA_ROWS else 1
     if parts == 1:
         return scores.softmax(-1)
     shares = scores.sub(highest_values(scores)[:, None]).exp_()

@@ -127,14 +127,12 @@ def build_ahead(model: Any, rows: int, limit: int, traced: bool) -> None:
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_attention_heads", None)
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    wanted = model.dtype in (torch.bfloat16, torch.float16) and attention_name(model) == "sdpa"
-    if not wanted or _given_up or importlib.util.find_spec("triton") is None:
-        return
     if not isinstance(heads, int) or not isinstance(kv_heads, int):  # layers that differ
         return
     width = getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // heads
     key = (model.device, model.dtype, heads, kv_heads, width, traced)
-    if key in _building:
+    wanted = model.dtype in (torch.bfloat16, torch.float16) and attention_name(model) == "sdpa"
+    if key in _building or not wanted or _given_up or importlib.util.find_spec("triton") is None:
         return
 
     def build() -> None:
