@@ -5,9 +5,7 @@ Left out are those that need the host at every step: allowed prefixes, patterns,
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +28,8 @@ from genmode_processors import (
 )
 from genmode_processors import criteria as stop
 from genmode_processors.watermarks import ewd, gumbel, permute_and_flip, reweight, sweet, synthid, unigram
+
+from ..waits import never_waiting
 
 ROWS = [[0, 9, 9, 1, 2, 3, 1, 2, 5], [9, 9, 4, 1, 1, 1, 6, 1, 1], [9, 7, 8, 3, 3, 2, 1, 3, 2]]
 PROMPT, STARTS, VOCAB = 3, [1, 2, 1], 270
@@ -87,21 +87,6 @@ CRITERIA: dict[str, Callable[[], Any]] = {
 }
 
 
-@contextmanager
-def unsynchronised(device: torch.device) -> Any:
-    """Waiting for the device is an error."""
-    if device.type != "cuda":
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says that the mode is a prototype
-        torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 def steps(device: torch.device) -> list[genmode.History]:
     """Rows that grow together from 6 tokens to 9, then rows of 9, 7 and 8."""
     tokens = torch.full((3, 12), -5, device=device)
@@ -127,7 +112,7 @@ def run(name: str, device: torch.device, tokenizer: Any) -> list[Tensor]:
         )
     )  # fmt: skip
     results: list[Tensor] = []
-    with unsynchronised(device):
+    with never_waiting(device):
         for past in pasts:
             if past.uniform is None and hasattr(component, "rollback"):
                 component.rollback(torch.zeros_like(past.lengths))

@@ -91,7 +91,7 @@ def test_seeded_tokens_equal_those_of_the_cpu() -> None:
     assert torch.equal(got, expected)
 
 
-@pytest.mark.filterwarnings("ignore:dola_layers", "ignore:Synchronization debug mode")
+@pytest.mark.filterwarnings("ignore:dola_layers")
 @pytest.mark.parametrize("mode", [*TRANSFORMERS_MODES, *OWN_MODES])
 def test_no_step_waits_for_the_device(mode: str) -> None:
     flags = {**TRANSFORMERS_MODES, **OWN_MODES}[mode] | {"eos_token_id": None}

@@ -70,7 +70,7 @@ class GeneratorDrafter:
         states = tuple(layer[row : row + 1, front:].clone() for layer in self._states)
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
         found, _ = self.generators[row].get_candidates(
-            ids, model_kwargs={"position_ids": positions, "attention_mask": None},
+            ids, model_kwargs={"position_ids": positions, "attention_mask": torch.ones_like(ids)},
             model_outputs=ModelOutput(hidden_states=states), is_first_iteration=False, n_last_matches=matches,
         )  # fmt: skip
         guess: list[int] = found[0, ids.shape[1] :].tolist()

@@ -47,6 +47,6 @@ def contexts(count: int, prompt: int | None = None) -> genmode.History:
 
 def past(ids: Tensor, prompt: int, starts: Tensor | None = None) -> genmode.History:
     """Rows of one length, in a buffer with undefined columns behind them."""
-    tokens = torch.cat([ids, torch.full((len(ids), 4), -7)], 1)
-    first = torch.zeros(len(ids), dtype=torch.long) if starts is None else starts
+    tokens = torch.cat([ids, ids.new_full((len(ids), 4), -7)], 1)
+    first = ids.new_zeros(len(ids)) if starts is None else starts
     return genmode.History(tokens, None, first, prompt, ids.shape[1])

@@ -98,7 +98,6 @@ def test_the_mark_is_found(name: str, device: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("way", ["sampling", "prompt lookup"])
 @pytest.mark.parametrize("name", NAMES)
 def test_no_step_waits_for_the_device(name: str, way: str) -> None:
