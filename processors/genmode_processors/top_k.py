@@ -17,9 +17,9 @@ from torch import Tensor
 
 import genmode
 from genmode.candidates import Candidates
-from genmode.selection import kth_highest
+from genmode.selection import at_least, kth_highest
 
-from ._truncation import Truncation, adopted, without
+from ._truncation import Truncation, adopted
 
 
 class TopK(Truncation):
@@ -52,7 +52,7 @@ class TopK(Truncation):
         """`[rows, vocab]`, a new tensor."""
         if not self.count:
             return scores
-        return without(scores, scores < kth_highest(scores, min(self.count, scores.shape[-1])))
+        return at_least(scores, kth_highest(scores, min(self.count, scores.shape[-1])))
 
     def narrow(self, candidates: Candidates, history: genmode.History) -> Candidates:
         """The same for candidates."""

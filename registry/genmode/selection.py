@@ -3,18 +3,21 @@
 torch.topk and torch.sort are slow at the size of a vocabulary. Two facts help: the k highest scores lie in the k
 blocks whose maxima are highest, so blocks are chosen by their maxima and only their elements compared; and on the
 CPU numpy sorts and partitions float32 with vector instructions, about twenty times faster than torch.sort. On CUDA
-one reduction gives each row to one block of threads, so that rows are cut into parts there. Other devices, other
-dtypes and short rows go through torch. Which of several equal scores `highest` takes first is not specified; `topk`
+one reduction gives each row to one block of threads, so that rows are cut into parts there, by `genmode.kernels.rows`
+where there is a Triton. Other devices, other dtypes and short rows go through torch. Which of several equal scores `highest` takes first is not specified; `topk`
 takes those that torch.topk takes, which matters in half precision, where equal scores are common.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from . import kernels
 
 _BLOCK = 64
 _FEW = 160
@@ -24,7 +27,9 @@ _MIDDLE = 40_000
 _CUDA_BLOCK = 256
 _CUDA_FEW = 16
 """More than so many of the highest are found faster by torch.topk there."""
-_CUDA_ROWS = 16
+_KERNEL_MOST = 128
+"""So many are found by kernels at most."""
+_CUDA_ROWS = 64
 """More rows than this keep the device busy without being cut."""
 
 
@@ -44,7 +49,8 @@ def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     vocab = scores.shape[-1]
     if not _vectorised(scores) or k > vocab // 2:
-        return topk(scores, k)
+        found = _by_kernels("highest", scores, k) if k <= _KERNEL_MOST else None
+        return topk(scores, k) if found is None else found
     if k <= _FEW and k <= vocab // _BLOCK:
         return _few(scores, k, _BLOCK)
     highest_k = np.argpartition(scores.detach().numpy(), vocab - k, axis=-1)[:, vocab - k :]
@@ -53,11 +59,49 @@ def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, ids.gather(-1, order)
 
 
-def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The same, also of equal scores those that torch.topk takes, in its order."""
+def topk(
+    scores: Tensor, k: int, plus: Tensor | None = None, over: Tensor | None = None
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The same of (scores + plus) / over; also of equal ones those that torch.topk takes, in its order.
+
+    Args:
+        plus: `[rows, n]`, float32: what is added to each of n equal parts of a row; None for nothing.
+        over: `[rows, vocab]`, float32: what scores are divided by; None for 1.
+    """
+    if k <= _KERNEL_MOST:
+        found = _by_kernels("highest", scores, k, plus, over, True)
+        if found is not None:  # torch takes the first of equals, and orders them as it does those of a short row
+            values, order = found[0].topk(k)
+            return values, found[1].gather(1, order)
+    scores = _plus(scores, plus)
+    scores = scores if over is None else scores / over
     if scores.device.type == "cuda" and scores.dim() == 2 and k <= _CUDA_FEW and scores.shape[1] >= _SHORT:
         return _few(scores, k, _CUDA_BLOCK)
     return scores.topk(k)
+
+
+def _plus(scores: Tensor, plus: Tensor | None) -> Tensor:
+    if plus is None:
+        return scores
+    sums: Tensor = scores.unflatten(1, (plus.shape[1], -1)) + plus[:, :, None]
+    return sums.flatten(1)
+
+
+def _by_kernels(name: str, scores: Tensor, *arguments: Any) -> Any:
+    """What a function of `genmode.kernels.rows` gives; None where torch serves as well, or has to."""
+    if (
+        scores.device.type != "cuda" or scores.dim() != 2 or scores.shape[1] < _SHORT or scores.stride(1) != 1
+        or scores.dtype == torch.float64
+    ):  # fmt: skip
+        return None
+    module = kernels.load("rows")
+    if module is None:
+        return None
+    try:
+        return getattr(module, name)(scores, *arguments)
+    except kernels.KernelError as error:
+        kernels.give_up(error)
+        return None
 
 
 def _few(scores: Tensor, k: int, block: int) -> tuple[Tensor, Tensor]:
@@ -161,6 +205,10 @@ def count_above(scores: Tensor, threshold: float) -> int:
 
 def first_best(scores: Tensor) -> Tensor:
     """The highest score of each row `[rows, vocab]`, the first of equals: `[rows]`, long; as torch.argmax."""
+    found = _by_kernels("highest", scores, 1)
+    if found is not None:
+        ids: Tensor = found[1][:, 0]
+        return ids
     parts = _parts(scores)
     if parts == 1:
         return scores.argmax(-1)
@@ -173,17 +221,44 @@ def first_best(scores: Tensor) -> Tensor:
 
 def highest_values(scores: Tensor) -> Tensor:
     """The highest score of each row `[rows, vocab]`: `[rows]`; NaN where there is one."""
+    found = _by_kernels("highest", scores, 1)
+    if found is not None:
+        values: Tensor = found[0][:, 0]
+        return values
     parts = _parts(scores)
     return scores.amax(-1) if parts == 1 else scores.unflatten(-1, (parts, -1)).amax(-1).amax(-1)
 
 
-def softmax(scores: Tensor) -> Tensor:
-    """Probabilities of each row of `[rows, vocab]`, float32; as torch.softmax, which is slow on few and long rows."""
-    parts = _parts(scores) if scores.shape[0] <= _CUDA_ROWS else 1
-    if parts == 1:
-        return scores.softmax(-1)
-    shares = scores.sub(highest_values(scores)[:, None]).exp_()
-    return shares.div_(shares.unflatten(-1, (parts, -1)).sum(-1).sum(-1, keepdim=True))
+def sums(values: Tensor) -> Tensor:
+    """The sum of each row `[rows, vocab]`: `[rows]`."""
+    parts = _parts(values)
+    return values.sum(-1) if parts == 1 else values.unflatten(-1, (parts, -1)).sum(-1).sum(-1)
+
+
+def softmax(scores: Tensor, plus: Tensor | None = None) -> Tensor:
+    """Probabilities of each row of `[rows, vocab]`, float32; as torch.softmax, which is slow on few and long rows.
+
+    Args:
+        plus: as of `topk`.
+    """
+    found = _normalised(scores, False, plus)
+    return _plus(scores, plus).softmax(-1, dtype=torch.float32) if found is None else found
+
+
+def log_softmax(scores: Tensor) -> Tensor:
+    """Their logarithms; as torch.log_softmax."""
+    found = _normalised(scores, True, None)
+    return scores.log_softmax(-1, dtype=torch.float32) if found is None else found
+
+
+def _normalised(scores: Tensor, log: bool, plus: Tensor | None) -> Tensor | None:
+    return _by_kernels("softmax", scores, log, plus) if scores.shape[0] <= _CUDA_ROWS else None
+
+
+def at_least(scores: Tensor, least: Tensor) -> Tensor:
+    """`scores` `[rows, vocab]` with -inf where they are less than the row's `least` `[rows, 1]`: a new tensor."""
+    found = _by_kernels("at_least", scores, least)
+    return torch.where(scores < least, -torch.inf, scores) if found is None else found
 
 
 def _parts(scores: Tensor) -> int:

@@ -87,34 +87,29 @@ class BeamSample(BeamSearch):
     def candidates(
         self, session: genmode.Session, log_scores: Tensor, running: Tensor, keep: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        sums, shares = session.replay(_weighed, log_scores, running)
-        index = session.multinomial(shares, keep)
-        found: tuple[Tensor, Tensor, Tensor] = session.replay(_picked, sums, index, running)
+        index = session.multinomial(session.replay(_shares, log_scores, running), keep)
+        found: tuple[Tensor, Tensor, Tensor] = session.replay(_picked, log_scores, running, index)
         return found
 
 
-def _weighed(log_scores: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of each continuation, and its share in the draw: `[inputs, beams * vocab]`, float32, each."""
-    sums = _continued(log_scores, running)
-    return sums, softmax(sums)
+def _shares(log_scores: Tensor, running: Tensor) -> Tensor:
+    """What each continuation of an input weighs in the draw: `[inputs, beams * vocab]`, float32."""
+    return softmax(log_scores.view(len(running), -1), running)
 
 
-def _picked(sums: Tensor, index: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return (sums.gather(1, index), *_places(index, running, sums.shape[1] // running.shape[1]))
-
-
-def _continued(log_scores: Tensor, running: Tensor) -> Tensor:
-    """The sum of each continuation of each input: `[inputs, beams * vocab]`, float32."""
-    return (log_scores.view(*running.shape, -1) + running[:, :, None]).flatten(1)
+def _picked(log_scores: Tensor, running: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    vocab = log_scores.shape[1]
+    sums = log_scores.view(len(running), -1).gather(1, index) + running.gather(1, index // vocab)
+    return (sums, *_places(index, running, vocab))
 
 
 def _highest(log_scores: Tensor, running: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
-    found, index = topk(_continued(log_scores, running), keep)
+    found, index = topk(log_scores.view(len(running), -1), keep, running)
     return (found, *_places(index, running, log_scores.shape[-1]))
 
 
 def _places(index: Tensor, running: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
-    """The session's row and the token of each place in `_continued`, `[inputs, keep]` each."""
+    """The session's row and the token of each place among the continuations of an input, `[inputs, keep]` each."""
     inputs, beams = running.shape
     offset = torch.arange(inputs, device=index.device)[:, None] * beams
     return index // vocab + offset, index % vocab

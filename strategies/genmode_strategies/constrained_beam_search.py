@@ -95,17 +95,16 @@ class ConstrainedBeamSearch(genmode.Strategy):
             scores = step.log_scores.view(inputs, beams, -1) + running[:, :, None]  # [inputs, beams, vocab]
             found, index = topk(scores.flatten(1), keep)
             rows, tokens = index // scores.shape[2] + offset, index % scores.shape[2]  # [inputs, keep]
-            ends = hypotheses.endings(rows, tokens)
+            ends = finished = hypotheses.endings(rows, tokens)
             quiet = session.surely_none(ends)
             if quiet:  # candidates come sorted, so the best go on
                 chosen = found[:, :beams], rows[:, :beams], tokens[:, :beams]
             else:
                 finished = ends & (progress.missing(states) == 0)[rows]
-                hypotheses.offer(finished[:, :beams], found[:, :beams], rows[:, :beams], tokens[:, :beams])
                 best = continuing(found, ends, beams)
                 chosen = found.gather(1, best), rows.gather(1, best), tokens.gather(1, best)
             if hypotheses.touched or not quiet:
-                session.stop_when(hypotheses.close(found[:, 0], ends.all(1)))
+                session.stop_when(hypotheses.judge(found, rows, tokens, ends, finished))
             offers = progress.offers(states)  # [rows, words + 1]
             if step.index == 0:  # beams that have not begun would repeat the first
                 offers.masked_fill_(running.view(-1, 1) != 0, -1.0)

@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
-from genmode.selection import highest_values
+from genmode.selection import highest_values, log_softmax, sums
 
 RELATIVE_TOP = 0.1
 """Tokens less probable than this share of the most probable one are left out."""
@@ -86,8 +86,8 @@ class DolaGeneration(genmode.Strategy):
         for step in session.steps():
             states = step.outputs.hidden_states
             hidden = torch.stack([states[layer][:, -1].to(place) for layer in layers])  # [layers, rows, size]
-            early = head(hidden).to(device=session.device, dtype=torch.float32)  # [layers, rows, vocab]
-            step.scores = step.process(session.replay(contrast, step.logits, early))
+            early = head(hidden).to(session.device)  # [layers, rows, vocab]
+            step.scores = step.process(session.replay(contrast, step.log_probabilities, early))
             step.commit(step.sample() if params.do_sample else step.best())
 
 
@@ -113,14 +113,14 @@ def candidate_layers(chosen: str | list[int], count: int, tied: bool) -> list[in
     return layers
 
 
-def contrast(logits: Tensor, early: Tensor) -> Tensor:
+def contrast(final: Tensor, early: Tensor) -> Tensor:
     """Scores of the next token: `[rows, vocab]`, float32.
 
     Args:
-        logits: `[rows, vocab]`, float32: of the last layer.
-        early: `[layers, rows, vocab]`, float32: of the candidate layers.
+        final: `[rows, vocab]`, float32: log-probabilities of the last layer.
+        early: `[layers, rows, vocab]`, floating point: logits of the candidate layers.
     """
-    final, early = logits.log_softmax(-1), early.log_softmax(-1)
+    early = log_softmax(early.flatten(0, 1)).view(early.shape)
     if early.shape[0] == 1:
         base = early[0]
     else:
@@ -137,4 +137,5 @@ def divergence(final: Tensor, early: Tensor) -> Tensor:
     """
     middle = 0.5 * (final.exp() + early.exp())
     # 0.5 (M log M - M log P) + 0.5 (M log M - M log Q)
-    return (torch.xlogy(middle, middle) - 0.5 * middle * (final + early)).mean(-1)
+    distances = torch.xlogy(middle, middle) - 0.5 * middle * (final + early)
+    return sums(distances.flatten(0, 1)).view(distances.shape[:2]) / distances.shape[2]

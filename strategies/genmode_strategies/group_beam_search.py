@@ -16,7 +16,9 @@ decides. Not supported: one beam, or groups of different sizes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -80,46 +82,28 @@ class GroupBeamSearch(genmode.Strategy):
     def decode(self, session: genmode.Session, params: Any) -> None:
         inputs, groups = session.inputs, params.num_beam_groups
         size = params.num_beams // groups
-        keep = max(2, 1 + len(session.eos_token_ids)) * size
-        firsts = torch.arange(0, session.rows, size, device=session.device).view(inputs, groups)  # row of each group
         running = torch.full((inputs, groups, size), MASKED, device=session.device)
         running[:, :, 0] = 0.0  # all beams of a group start equal, so only the first may continue
         hypotheses = Hypotheses(session, params, groups)
         config = session.generation_config
-        records = bool(config.return_dict_in_generate and config.output_scores)
+        rules = Rules(
+            size, max(2, 1 + len(session.eos_token_ids)) * size, params.diversity_penalty, session.pad_token_id,
+            bool(config.return_dict_in_generate and config.output_scores),
+        )  # fmt: skip
         for step in session.steps(ending=False):
-            diversity = Diversity(step, params, running, records)
-            seen: list[tuple[Tensor, ...]] = []
-            chosen: list[tuple[Tensor, ...]] = []
-            quiet = not hypotheses.touched
-            for group in range(groups):
-                scores = diversity.scores(group)  # [inputs, size, vocab]
-                found, index = _candidates(session, scores.flatten(1), keep, params.do_sample)
-                rows = index // scores.shape[2] + firsts[:, group, None]  # [inputs, keep]
-                tokens = index % scores.shape[2]
-                ends = hypotheses.endings(rows, tokens)
-                seen.append((found, rows, tokens, ends))
-                if session.surely_none(ends):  # candidates come sorted, so the best go on
-                    found, rows, tokens = found[:, :size], rows[:, :size], tokens[:, :size]
-                else:
-                    quiet = False
-                    best = continuing(found, ends, size)
-                    found, rows, tokens = found.gather(1, best), rows.gather(1, best), tokens.gather(1, best)
-                if hypotheses.touched and session.pad_token_id is not None:
-                    done = hypotheses.done.view(inputs, groups)[:, group, None]
-                    tokens = tokens.masked_fill(done, session.pad_token_id)
-                if group < groups - 1:
-                    diversity.count(tokens)
-                chosen.append((found, rows, tokens))
-            if not quiet:
-                stacked = (torch.stack(one, 1).flatten(0, 1) for one in zip(*seen, strict=True))
-                found, rows, tokens, ends = stacked  # [units, keep]
-                hypotheses.offer(ends[:, :size], found[:, :size], rows[:, :size], tokens[:, :size])
-                session.stop_when(hypotheses.close(found[:, 0], ends.all(1)))
-            if records:
-                step.scores = torch.stack(diversity.given, dim=1).flatten(0, 2)
-            # [inputs, groups, size]
-            running, rows, tokens = (torch.stack(one, 1) for one in zip(*chosen, strict=True))
+            done = hypotheses.done if hypotheses.touched else None
+            shown = (step.log_probabilities, running, done, rules)
+            process, endings = step.pure, session.token_endings
+            if process is None or endings is None or params.do_sample:
+                best = functools.partial(drawn, session) if params.do_sample else topk
+                chosen = choose(*shown, step.process, best, hypotheses.endings, session.surely_none)
+            else:
+                chosen = session.replay(choose, *shown, process, topk, endings, cannot_tell)
+            running, rows, tokens, given, *seen = chosen
+            if seen:
+                session.stop_when(hypotheses.judge(*seen))
+            if given is not None:
+                step.scores = given
             step.commit(tokens.flatten(), rows=rows.flatten())
             hypotheses.follow(rows.flatten())
             if session.streams:
@@ -127,24 +111,95 @@ class GroupBeamSearch(genmode.Strategy):
         hypotheses.finish(running.flatten())
 
 
-class Diversity:
-    """The scores of one step, group after group.
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """The constants of a call.
 
-    Args:
-        running: `[inputs, groups, size]`, float32: scores of the open hypotheses.
-        records: whether the groups' own scores are kept, as `given`.
+    Attributes:
+        size: beams of a group.
+        keep: how many continuations of a group are looked at.
+        penalty: what a token loses for each beam of an earlier group that has chosen it.
+        pad: what a group that is done chooses; None if it goes on as the others.
+        records: whether the groups' own scores are wanted.
     """
 
-    def __init__(self, step: genmode.Step, params: Any, running: Tensor, records: bool) -> None:
-        self.step, self.running, self.records = step, running, records
-        self.plain = step.logits.log_softmax(-1)  # [rows, vocab]
-        self.shape = (*running.shape, self.plain.shape[1])
-        self.taken_off = self.plain.new_zeros(running.shape[0], self.shape[-1])  # [inputs, vocab]
-        self.penalty = self.plain.new_full((1, 1), params.diversity_penalty).expand(running.shape[::2])
-        first = step.process(self.plain)
-        self.processed = first is not self.plain
+    size: int
+    keep: int
+    penalty: float
+    pad: int | None
+    records: bool
+
+
+def choose(
+    plain: Tensor, running: Tensor, done: Tensor | None, rules: Rules, process: Callable[[Tensor], Tensor],
+    best: Callable[[Tensor, int], tuple[Tensor, Tensor]], endings: Callable[[Tensor, Tensor], Tensor],
+    surely_none: Callable[[Tensor], bool],
+) -> tuple[Any, ...]:  # fmt: skip
+    """What the groups choose, one after the other.
+
+    Args:
+        plain: `[rows, vocab]`, float32: log-probabilities before any processor.
+        running: `[inputs, groups, size]`, float32: scores of the open hypotheses.
+        done: `[inputs * groups]`, bool: groups that are done; None if none can be.
+        process: runs the processors on values like `plain`.
+        best: the continuations to look at, best first: scores and places in `[inputs, size * vocab]` scores.
+        endings: which candidates end, given rows and tokens.
+        surely_none: see `genmode.Session.surely_none`.
+
+    Returns:
+        running, rows, tokens: `[inputs, groups, size]` each: the scores of what goes on, the session's rows that it
+            continues, and its tokens.
+        given: `[rows, vocab]`: the groups' scores before `running` is added; None if not wanted.
+        found, rows, tokens, ends: `[inputs * groups, keep]` each: all that was looked at, and which of it ends;
+            left out if none does and no group is done.
+    """
+    inputs, groups, size = running.shape
+    firsts = torch.arange(0, inputs * groups * size, size, device=plain.device).view(inputs, groups)
+    diversity = Diversity(process, plain, rules, running)
+    seen: list[tuple[Tensor, ...]] = []
+    chosen: list[tuple[Tensor, ...]] = []
+    quiet = done is None
+    for group in range(groups):
+        scores = diversity.scores(group)  # [inputs, size, vocab]
+        found, index = best(scores.flatten(1), rules.keep)
+        rows = index // scores.shape[2] + firsts[:, group, None]  # [inputs, keep]
+        tokens = index % scores.shape[2]
+        ends = endings(rows, tokens)
+        seen.append((found, rows, tokens, ends))
+        if surely_none(ends):  # candidates come sorted, so the best go on
+            found, rows, tokens = found[:, :size], rows[:, :size], tokens[:, :size]
+        else:
+            quiet = False
+            first = continuing(found, ends, size)
+            found, rows, tokens = found.gather(1, first), rows.gather(1, first), tokens.gather(1, first)
+        if done is not None and rules.pad is not None:
+            tokens = tokens.masked_fill(done.view(inputs, groups)[:, group, None], rules.pad)
+        if group < groups - 1:
+            diversity.count(tokens)
+        chosen.append((found, rows, tokens))
+    given = torch.stack(diversity.given, dim=1).flatten(0, 2) if rules.records else None
+    stacked = (torch.stack(one, 1) for one in zip(*chosen, strict=True))
+    every = () if quiet else (torch.stack(one, 1).flatten(0, 1) for one in zip(*seen, strict=True))
+    return *stacked, given, *every
+
+
+def cannot_tell(mask: Tensor) -> bool:
+    """What `genmode.Session.surely_none` says on a device."""
+    return False
+
+
+class Diversity:
+    """The scores of one step, group after group; arguments as of `choose`."""
+
+    def __init__(self, process: Callable[[Tensor], Tensor], plain: Tensor, rules: Rules, running: Tensor) -> None:
+        self.process, self.plain, self.running, self.records = process, plain, running, rules.records
+        self.shape = (*running.shape, plain.shape[1])
+        self.taken_off = plain.new_zeros(running.shape[0], plain.shape[1])  # [inputs, vocab]
+        self.penalty = plain.new_full((1, 1), rules.penalty).expand(running.shape[::2])
+        first = process(plain)
+        self.processed = first is not plain
         self.totals = first.view(self.shape) + running[..., None]
-        self.given = [first.view(self.shape)[:, 0]] if records else []
+        self.given = [first.view(self.shape)[:, 0]] if self.records else []
 
     def scores(self, group: int) -> Tensor:
         """The group's scores of all continuations, `[inputs, size, vocab]`.
@@ -158,7 +213,7 @@ class Diversity:
                 self.given.append(self.plain.view(self.shape)[:, group] - self.taken_off[:, None])
             return self.totals[:, group] - self.taken_off[:, None]
         lower = self.plain.view(self.shape) - self.taken_off[:, None, None]
-        own = self.step.process(lower.view_as(self.plain)).view(self.shape)[:, group]
+        own = self.process(lower.view_as(self.plain)).view(self.shape)[:, group]
         if self.records:
             self.given.append(own)
         return own + self.running[:, group, :, None]
@@ -168,14 +223,12 @@ class Diversity:
         self.taken_off.scatter_add_(1, tokens, self.penalty)
 
 
-def _candidates(session: genmode.Session, scores: Tensor, keep: int, sample: bool) -> tuple[Tensor, Tensor]:
-    """The `keep` continuations to look at, best first: scores and places in `scores`, `[inputs, keep]` each.
+def drawn(session: genmode.Session, scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """`keep` continuations drawn without replacement, best first: scores and places in `scores`, `[inputs, keep]` each.
 
     Args:
         scores: `[inputs, size * vocab]`, float32.
     """
-    if not sample:
-        return topk(scores, keep)
-    drawn = session.multinomial(softmax(scores), keep)
-    found, order = scores.gather(1, drawn).sort(dim=1, descending=True)
-    return found, drawn.gather(1, order)
+    places = session.multinomial(softmax(scores), keep)
+    found, order = scores.gather(1, places).sort(dim=1, descending=True)
+    return found, places.gather(1, order)

@@ -57,6 +57,7 @@ class Hypotheses:
         self.records = torch.zeros(*shape, longest + 1, dtype=torch.long, device=device)
         self.touched = False
         self.divisors = divisors_of(session, params.length_penalty)
+        self.lengths = torch.arange(longest + 1, device=device)
         self._eos = self.records.new_tensor(session.eos_token_ids)
         # The row in which each token was chosen, of the finished hypotheses `[units, size, decoded]`, int32.
         self.trace: Tensor | None = None
@@ -75,40 +76,34 @@ class Hypotheses:
             return session.done_after(rows.reshape(-1), tokens.reshape(-1)).view(tokens.shape)
         return torch.isin(tokens, self._eos)
 
-    def offer(self, ended: Tensor, sums: Tensor, rows: Tensor, tokens: Tensor) -> None:
-        """Take in candidates that end, where they are among the best; all arguments are `[units, n]`.
+    def judge(self, found: Tensor, rows: Tensor, tokens: Tensor, ends: Tensor, offered: Tensor | None = None) -> Tensor:
+        """Take in candidates that end, where they are among the best; returns one bool, true when all units are done.
+
+        Call it before the commit, in each step from the first in which one ends. All arguments are `[units, n]`, the
+        best candidate first; only a unit's first `size` are taken in.
 
         Args:
-            ended: bool: which candidates are offered.
-            sums: float32: summed log-probabilities.
+            found: float32: summed log-probabilities.
             rows, tokens: long: each continues a row of the session by a token.
+            ends: bool: which of them end.
+            offered: bool: which of these are taken in; None for all.
         """
-        if self.session.surely_none(ended):
-            return
-        self.touched = True
-        session = self.session
-        length = torch.full((1,), session.history.ids.shape[1], device=ended.device)
-        self.records, self.filled, self.worth, self.met, self.trace = session.replay(
-            _offered, self.records, self.filled, self.worth, self.met, self.trace, self.done, ended, sums, rows, tokens,
-            None if self.open_trace is None else self.open_trace.rows, session.history.tokens, self.divisors, length,
-            session.prompt_length,
-        )  # fmt: skip
-
-    def close(self, best: Tensor, exhausted: Tensor) -> Tensor:
-        """Update which units are done; returns one bool, true when all are. Call it before the commit.
-
-        Args:
-            best: `[units]`, float32: the best sum among this step's candidates, ending ones included.
-            exhausted: `[units]`, bool: units whose candidates all end.
-        """
-        length, early = self.session.history.ids.shape[1], self.params.early_stopping
-        if early == "never" and self.params.length_penalty > 0:
-            length = self.session.max_length - 1
-        divisor = self.divisors.narrow(0, length, 1)
+        session, params, length = self.session, self.params, self.session.history.ids.shape[1]
+        farthest = params.early_stopping == "never" and params.length_penalty > 0
+        reached = self.divisors[session.max_length - 1 if farthest else length].view(1)
+        closing = (ends, found, reached, params.early_stopping is True)
         over: Tensor
-        self.done, over = self.session.replay(
-            _closed, self.done, self.filled, self.worth, best, exhausted, divisor, early is True
-        )
+        if session.surely_none(ends if offered is None else offered):
+            self.done, over = _closed(self.done, self.filled, self.worth, *closing)
+            return over
+        self.touched = True
+        result: Any = session.replay(
+            _judged, self.records, self.filled, self.worth, self.met, self.trace, self.done, rows, tokens, offered,
+            None if self.open_trace is None else self.open_trace.rows, session.history.tokens,
+            self.divisors[length].view(1), self.lengths[length].view(1), session.prompt_length, *closing,
+        )  # fmt: skip
+        self.records, self.filled, self.worth, self.met, self.trace, self.done = result[:6]
+        over = result[6]
         return over
 
     def follow(self, rows: Tensor) -> None:
@@ -183,16 +178,17 @@ def continuing(found: Tensor, ends: Tensor, count: int) -> Tensor:
         ends: `[units, n]`, bool.
     """
     places = torch.arange(found.shape[1], device=found.device)
-    return places.add(ends, alpha=found.shape[1]).topk(count, largest=False, sorted=True).indices
+    return places.add(ends, alpha=found.shape[1]).sort(1).indices[:, :count]
 
 
-def _offered(
-    records: Tensor, filled: Tensor, worth: Tensor, met: Tensor, trace: Tensor | None, done: Tensor,
-    ended: Tensor, sums: Tensor, rows: Tensor, tokens: Tensor, open_trace: Tensor | None, history: Tensor,
-    divisors: Tensor, length: Tensor, prompt: int,
+def _judged(
+    records: Tensor, filled: Tensor, worth: Tensor, met: Tensor, trace: Tensor | None, done: Tensor, rows: Tensor,
+    tokens: Tensor, offered: Tensor | None, open_trace: Tensor | None, history: Tensor, divisor: Tensor,
+    length: Tensor, prompt: int, ends: Tensor, found: Tensor, reached: Tensor, at_once: bool,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """What `Hypotheses` holds after an offer: records, filled, worth, met and trace."""
-    units, count = rows.shape
+    """What `Hypotheses` holds after a step: records, filled, worth, met, trace and done; and whether all is."""
+    units, count = filled.shape
+    rows, tokens, taken = rows[:, :count], tokens[:, :count], (ends if offered is None else offered)[:, :count]
     parents = rows.flatten()
     candidates = history[:, : records.shape[2]].index_select(0, parents).view(units, count, -1)
     candidates.scatter_(2, length.expand(units, count, 1), tokens[:, :, None])
@@ -202,17 +198,18 @@ def _offered(
         chosen = rows[:, :, None].to(torch.int32)
         traces = open_trace.index_select(0, parents).view(units, count, -1)
         traces = traces.scatter(2, (length - prompt).expand(chosen.shape), chosen)
-    return _best(
-        records, filled, worth, met, trace, ended & ~done[:, None], worth_of(sums, divisors.index_select(0, length)),
-        candidates, traces, torch.ones_like(ended),
+    held = _best(
+        records, filled, worth, met, trace, taken & ~done[:, None], worth_of(found[:, :count], divisor), candidates,
+        traces, torch.ones_like(taken),
     )  # fmt: skip
+    return *held, *_closed(done, held[1], held[2], ends, found, reached, at_once)
 
 
 def _best(
     records: Tensor, filled: Tensor, worth: Tensor, met: Tensor, trace: Tensor | None, offered: Tensor, values: Tensor,
     candidates: Tensor, traces: Tensor | None, fulfilled: Tensor,
-) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """The best of those held and those offered, `[units, n]`, as `_offered` returns them."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """The best of those held and those offered, `[units, n]`: records, filled, worth, met and trace."""
     size = filled.shape[1]
     filled, worth = torch.cat([filled, offered], 1), torch.cat([worth, values], 1)
     # A taken place counts more than an empty one, whatever it is worth.
@@ -224,11 +221,11 @@ def _best(
 
 
 def _closed(
-    done: Tensor, filled: Tensor, worth: Tensor, best: Tensor, exhausted: Tensor, divisor: Tensor, at_once: bool
+    done: Tensor, filled: Tensor, worth: Tensor, ends: Tensor, found: Tensor, divisor: Tensor, at_once: bool
 ) -> tuple[Tensor, Tensor]:
     """Which units are done, `[units]`, and whether all are."""
     full = filled.all(1)
     if not at_once:
-        full = full & (worth.amin(1) >= worth_of(best, divisor))
-    done = done | full | exhausted
+        full = full & (worth.amin(1) >= worth_of(found[:, 0], divisor))
+    done = done | full | ends.all(1)
     return done, done.all()

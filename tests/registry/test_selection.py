@@ -88,12 +88,49 @@ def test_softmax_in_parts(monkeypatch: pytest.MonkeyPatch, rows: int, vocab: int
     torch.testing.assert_close(selection.softmax(scores), scores.softmax(-1))
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("vocab", [4096, 50257, 513024])
-@pytest.mark.parametrize("k", [1, 4, 8, 16, 17])
+@pytest.mark.parametrize("k", [1, 4, 8, 16, 17, 50, 64, 65])
 def test_topk_takes_of_equals_what_torch_takes(device: str, vocab: int, k: int) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     scores = scores_of("normal", 4, vocab).bfloat16().float().to(device)  # many are equal
     for got, wanted in zip(selection.topk(scores, k), scores.topk(k), strict=True):
         assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_topk_of_sums(device: str) -> None:
+    scores, plus = (
+        scores_of("normal", 3, 8192).to(device),
+        torch.tensor([[0.0, 5.0], [1.0, -1.0], [0.0, 0.0]]).to(device),
+    )
+    sums = (scores.view(3, 2, 4096) + plus[:, :, None]).view(3, 8192)
+    for got, wanted in zip(selection.topk(scores, 7, plus), sums.topk(7), strict=True):
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("rows", "vocab"), [(1, 5003), (3, 128256), (32, 8192), (100, 5003), (2, 513024)])
+def test_rows_by_many_programs(kind: str, rows: int, vocab: int) -> None:
+    scores = scores_of(kind, rows, vocab).cuda()
+    scores[-1, 7] = torch.inf
+    for dtype in (torch.float32, torch.bfloat16):
+        given = scores.to(dtype)
+        exact = given.double()
+        assert torch.equal(selection.first_best(given), _first(exact, 1)[:, 0])
+        for k in (1, 3, 8, 50, 64):
+            values, ids = selection.highest(given, k)
+            assert torch.equal(values.double(), exact.topk(k).values)
+            assert torch.equal(ids, _first(exact, k))
+        torch.testing.assert_close(selection.softmax(given), given.float().softmax(-1), equal_nan=True)
+        torch.testing.assert_close(selection.log_softmax(given), given.float().log_softmax(-1), equal_nan=True)
+        torch.testing.assert_close(selection.sums(given.exp()), given.exp().sum(-1))
+    scores[0, 9] = torch.nan
+    assert selection.first_best(scores)[0] == 9
+    assert selection.highest_values(scores)[0].isnan()
+    assert selection.softmax(scores)[0].isnan().all()
+
+
+def _first(scores: Tensor, k: int) -> Tensor:
+    """The places of the k highest scores of each row, of equals the first ones."""
+    return scores.sort(dim=-1, descending=True, stable=True).indices[:, :k]

@@ -191,7 +191,7 @@ def test_numbers_that_are_none_are_an_error_with_the_tokens_kept() -> None:
 def test_attention_in_parts_equals_attention(
     rows: int, heads: int, kv_heads: int, count: int, limit: int, width: int
 ) -> None:
-    from genmode.session.split_attention import attend, fits
+    from genmode.kernels.attention import attend, fits
 
     torch.manual_seed(0)
     cache = torch.randn(2, rows, kv_heads, limit + 9, width, device="cuda", dtype=torch.bfloat16)
@@ -210,8 +210,8 @@ def test_attention_in_parts_equals_attention(
 
 
 def test_attention_by_a_trace_equals_attention_to_reordered_keys() -> None:
+    from genmode.kernels.attention import attend
     from genmode.session.attention import TRACE, brought_home
-    from genmode.session.split_attention import attend
 
     torch.manual_seed(0)
     rows, heads, kv_heads, limit, width = 6, 8, 2, 300, 64
@@ -274,18 +274,18 @@ def test_out_of_memory_while_capturing_goes_on_without_graphs(monkeypatch: pytes
 
 
 def test_attention_goes_on_without_kernels_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    from genmode.session import attention, split_attention
+    from genmode import kernels
+    from genmode.kernels import attention
 
     model, inputs = make("llama").bfloat16(), padded(3)
     expected = genmode.generate(model, **inputs, max_new_tokens=12)
     workbench.stock_of(model).clear()
 
     def broken(*arguments: Any) -> Any:
-        raise attention.KernelError("no compiler")
+        raise kernels.KernelError("no compiler")
 
-    monkeypatch.setattr(attention, "_splitting", None)
-    monkeypatch.setattr(attention, "_given_up", False)
-    monkeypatch.setattr(split_attention, "attend", broken)
+    monkeypatch.setattr(kernels, "_failed", False)
+    monkeypatch.setattr(attention, "attend", broken)
     with pytest.warns(UserWarning, match="no compiler"):
         got = genmode.generate(model, **inputs, max_new_tokens=12)
     assert got.shape == expected.shape

@@ -47,11 +47,11 @@ class TestLayers:
 class TestContrast:
     def test_equal_layers_leave_nothing(self) -> None:
         logits = torch.tensor([[1.0, 1.0, 1.0]])
-        torch.testing.assert_close(contrast(logits, logits[None]), torch.zeros(1, 3))
+        torch.testing.assert_close(contrast(logits.log_softmax(-1), logits[None]), torch.zeros(1, 3))
 
     def test_by_hand(self) -> None:
         final, early = torch.tensor([[0.5, 0.49, 0.01]]).log(), torch.tensor([[0.25, 0.5, 0.25]]).log()
-        scores = contrast(final, early[None])
+        scores = contrast(final.log_softmax(-1), early[None])
         torch.testing.assert_close(scores[0, :2], torch.tensor([math.log(2.0), math.log(0.98)]))
         assert scores[0, 2] == -math.inf  # less than a tenth of the most probable one
 
@@ -67,7 +67,9 @@ class TestContrast:
     def test_the_most_different_layer_is_taken(self) -> None:
         final = torch.tensor([[0.6, 0.4]]).log()
         layers = torch.tensor([[[0.55, 0.45]], [[0.1, 0.9]], [[0.6, 0.4]]]).log()
-        torch.testing.assert_close(contrast(final, layers), contrast(final, layers[1:2]))
+        torch.testing.assert_close(
+            contrast(final.log_softmax(-1), layers), contrast(final.log_softmax(-1), layers[1:2])
+        )
 
 
 @pytest.mark.oldest

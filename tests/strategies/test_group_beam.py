@@ -10,7 +10,7 @@ import torch
 
 import genmode
 from genmode.testing.models import prompt, tiny
-from genmode_strategies.group_beam_search import Diversity
+from genmode_strategies.group_beam_search import Diversity, Rules
 from genmode_strategies.hypotheses import Hypotheses, continuing
 
 from .goldens import cases
@@ -43,18 +43,30 @@ def parameters(**more: Any) -> Any:
     return SimpleNamespace(**{**usual, **more})
 
 
-def offer(to: Hypotheses, sums: list[float], rows: list[int]) -> None:
-    """Candidates of one unit that all end with token 9."""
-    count = torch.tensor([sums])
-    to.offer(torch.ones_like(count, dtype=torch.bool), count, torch.tensor([rows]), torch.full((1, len(rows)), 9))
+def judge(to: Hypotheses, sums: list[float], rows: list[int]) -> bool:
+    """Candidates of one unit that end with token 9, and behind them one that goes on."""
+    found, more = [*sums, sums[-1] - 1.0], len(sums) * [True]
+    ends = torch.tensor([[*more, False]])
+    return bool(
+        to.judge(torch.tensor([found]), torch.tensor([[*rows, 0]]), torch.full_like(ends, 9, dtype=torch.long), ends)
+    )
+
+
+def judge_open(to: Hypotheses, best: float) -> bool:
+    """One candidate of one unit, which goes on."""
+    row = torch.zeros(1, 1, dtype=torch.long)
+    return bool(to.judge(torch.tensor([[best]]), row, row, row.bool()))
+
+
+def rules(penalty: float, records: bool) -> Rules:
+    return Rules(1, 2, penalty, 0, records)
 
 
 @pytest.mark.parametrize("records", [False, True])
 class TestDiversity:
     def test_each_beam_of_an_earlier_group_takes_off_the_penalty(self, records: bool) -> None:
         logits = torch.zeros(3, 2)
-        step: Any = SimpleNamespace(logits=logits, process=lambda values: values)
-        groups = Diversity(step, SimpleNamespace(diversity_penalty=0.5), torch.zeros(1, 3, 1), records)
+        groups = Diversity(lambda values: values, logits.log_softmax(-1), rules(0.5, records), torch.zeros(1, 3, 1))
         plain = -torch.tensor(2.0).log()
         torch.testing.assert_close(groups.scores(0), plain.expand(1, 1, 2))
         groups.count(torch.tensor([[1]]))
@@ -63,16 +75,16 @@ class TestDiversity:
         torch.testing.assert_close(groups.scores(2), torch.stack([plain, plain - 1.0]).view(1, 1, 2))
 
     def test_inputs_do_not_see_each_other(self, records: bool) -> None:
-        step: Any = SimpleNamespace(logits=torch.zeros(4, 3), process=lambda values: values)
-        groups = Diversity(step, SimpleNamespace(diversity_penalty=1.0), torch.zeros(2, 2, 1), records)
+        plain = torch.zeros(4, 3).log_softmax(-1)
+        groups = Diversity(lambda values: values, plain, rules(1.0, records), torch.zeros(2, 2, 1))
         groups.scores(0)
         groups.count(torch.tensor([[0], [2]]))
         lower = groups.scores(1) - groups.plain[0, 0]
         assert lower[:, 0].round().tolist() == [[-1, 0, 0], [0, 0, -1]]
 
     def test_processors_come_behind_the_penalty(self, records: bool) -> None:
-        step: Any = SimpleNamespace(logits=torch.zeros(2, 2), process=lambda values: 2 * values)
-        groups = Diversity(step, SimpleNamespace(diversity_penalty=0.5), torch.zeros(1, 2, 1), records)
+        plain = torch.zeros(2, 2).log_softmax(-1)
+        groups = Diversity(lambda values: 2 * values, plain, rules(0.5, records), torch.zeros(1, 2, 1))
         first = groups.scores(0)
         groups.count(torch.tensor([[0]]))
         torch.testing.assert_close(groups.scores(1) - first, torch.tensor([[[-1.0, 0.0]]]))
@@ -81,13 +93,13 @@ class TestDiversity:
 class TestHypotheses:
     def test_the_best_are_kept(self) -> None:
         kept = Hypotheses(session([[5], [6]], 1), parameters())
-        offer(kept, [-3.0, -1.0], [0, 1])
-        offer(kept, [-2.0], [0])
+        judge(kept, [-1.0, -3.0], [0, 1])
+        judge(kept, [-2.0], [0])
         assert sorted(kept.worth[0].tolist()) == [-2.0, -1.0]
 
     def test_worth_is_divided_by_length(self) -> None:
         kept = Hypotheses(session([[5, 7, 7], [6, 7, 7]], 1), parameters(length_penalty=2.0))
-        offer(kept, [-9.0], [0])  # two tokens and the ending one
+        judge(kept, [-9.0], [0])  # two tokens and the ending one
         assert float(kept.worth[0, 0]) == -1.0
 
     @pytest.mark.parametrize(
@@ -104,25 +116,24 @@ class TestHypotheses:
     )
     def test_when_a_unit_is_done(self, early: Any, penalty: float, best: float, done: bool) -> None:
         kept = Hypotheses(session([[5], [6]], 1), parameters(early_stopping=early, length_penalty=penalty))
-        offer(kept, [-1.0, -2.0], [0, 1])
-        assert bool(kept.close(torch.tensor([best]), torch.tensor([False]))) is done
+        judge(kept, [-1.0, -2.0], [0, 1])
+        assert judge_open(kept, best) is done
 
     def test_fewer_than_the_beams_are_never_enough(self) -> None:
         kept = Hypotheses(session([[5], [6]], 1), parameters(early_stopping=True))
-        offer(kept, [-1.0], [0])
-        assert not kept.close(torch.tensor([-9.0]), torch.tensor([False]))
+        judge(kept, [-1.0], [0])
+        assert not judge_open(kept, -9.0)
 
     def test_what_is_done_takes_no_more(self) -> None:
         kept = Hypotheses(session([[5], [6]], 1), parameters(early_stopping=True))
-        offer(kept, [-1.0, -2.0], [0, 1])
-        kept.close(torch.tensor([-9.0]), torch.tensor([False]))
-        offer(kept, [-0.1], [0])
+        assert judge(kept, [-1.0, -2.0], [0, 1])
+        assert judge(kept, [-0.1], [0])
         assert sorted(kept.worth[0].tolist()) == [-2.0, -1.0]
 
     def test_the_result(self) -> None:
         running = session([[5, 1], [5, 2]], 1)
         kept = Hypotheses(running, parameters(num_return_sequences=2))
-        offer(kept, [-2.0], [1])
+        judge(kept, [-2.0], [1])
         running.history = history_of(torch.tensor([[5, 1, 3], [5, 1, 4]]), 1)
         running.history.reserve(11)
         kept.finish(torch.tensor([-8.0, -1.0]))

@@ -7,15 +7,11 @@ taken as further query positions they need no copy,
     [rows, heads, q, width] -> [rows, kv heads, heads / kv heads * q, width].
 
 Used while a forward is captured, by the name that transformers looks attention up under. Where Triton works,
-`split_attention` reads a long cache in parts, and a row's keys where they lie, be it in another row's slots.
+`genmode.kernels.attention` reads a long cache in parts, and a row's keys where they lie, be it in another row's slots.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import threading
-import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,10 +22,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .. import kernels
 from ..seam import PACKED, SPLIT, attention_name
 
 TRACE = torch.int16
-"""The dtype of a mask that also says in which row's slots keys lie; see `split_attention.attend`."""
+"""The dtype of a mask that also says in which row's slots keys lie; see `genmode.kernels.attention.attend`."""
 
 
 def packed_sdpa(
@@ -66,9 +63,10 @@ def split_sdpa(
     dropout: float = 0.0, scaling: float | None = None, is_causal: bool | None = None, **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """The same, by kernels that read a long cache in parts where they fit; arguments as of `packed_sdpa`."""
-    if _splitting is not None and "position_bias" not in kwargs and _splitting.fits(query, key, value, attention_mask):
+    split = kernels.load("attention")
+    if split is not None and "position_bias" not in kwargs and split.fits(query, key, value, attention_mask):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return _splitting.attend(query, key, value, attention_mask, scale), None
+        return split.attend(query, key, value, attention_mask, scale), None
     return packed_sdpa(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
     )
@@ -80,82 +78,19 @@ def brought_home(states: Tensor, trace: Tensor) -> Tensor:
     return states.gather(0, sources[:, None, :, None].expand(states.shape))
 
 
-_splitting: Any = None
-_given_up = False
-
-
-class KernelError(RuntimeError):
-    """Triton could not build or start a kernel."""
-
-
-def kernels() -> Any:
-    """The module `split_attention`; None where there is no Triton, or where it has failed."""
-    global _splitting
-    if _splitting is None and not _given_up and importlib.util.find_spec("triton") is not None:
-        _splitting = importlib.import_module("genmode.session.split_attention")
-    return _splitting
-
-
-def give_up(error: Exception) -> bool:
-    """Go without `split_attention` from now on if that is what has failed; whether it is."""
-    global _splitting, _given_up
-    if not isinstance(error, KernelError):
-        return False
-    _splitting, _given_up = None, True
-    warnings.warn(f"Triton cannot be used here, decoding goes on without its kernels: {error}", stacklevel=2)
-    return True
-
-
 def traces(model: Any, keys: Tensor) -> bool:
     """Whether captured forwards of the model can read keys like these, `[rows, kv heads, *, width]`, by a trace."""
     return (
         keys.dtype in (torch.bfloat16, torch.float16) and keys.shape[3] <= 256 and keys.shape[0] < 2**15
-        and attention_name(model) == "sdpa" and kernels() is not None
+        and attention_name(model) == "sdpa" and kernels.load("attention") is not None
     )  # fmt: skip
-
-
-_building: dict[tuple[Any, ...], threading.Thread] = {}
-
-
-def build_ahead(model: Any, rows: int, limit: int, traced: bool) -> None:
-    """Begin to build the kernels that the model's first captured forward wants, while its prompt is run.
-
-    Args:
-        rows, limit: shape of that forward, which sees `limit` keys of `rows` rows.
-        traced: whether its mask is a trace.
-    """
-    config = model.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_attention_heads", None)
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    if not isinstance(heads, int) or not isinstance(kv_heads, int):  # layers that differ
-        return
-    width = getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // heads
-    key = (model.device, model.dtype, heads, kv_heads, width, traced)
-    wanted = model.dtype in (torch.bfloat16, torch.float16) and attention_name(model) == "sdpa"
-    if key in _building or not wanted or _given_up or importlib.util.find_spec("triton") is None:
-        return
-
-    def build() -> None:
-        try:
-            torch.cuda.set_device(model.device)
-            with torch.cuda.stream(torch.cuda.Stream()), torch.device(model.device):
-                query = torch.zeros(rows, 1, heads, width, dtype=model.dtype).transpose(1, 2)
-                keys = torch.zeros(rows, kv_heads, limit, width, dtype=model.dtype)
-                mask = torch.ones(rows, 1, 1, limit, dtype=TRACE if traced else torch.bool)
-                kernels().attend(query, keys, keys, mask, 1.0)
-        except Exception:  # whatever it is, the capture meets it again and deals with it
-            return
-
-    _building[key] = threading.Thread(target=build, name="genmode-kernels", daemon=True)
-    _building[key].start()
 
 
 @contextmanager
 def packed(model: Any) -> Generator[None, None, None]:
     """Have the model's layers use `split_sdpa`, or `packed_sdpa` without Triton, for scaled dot-product attention."""
-    for thread in tuple(_building.values()):
-        thread.join()
-    name = PACKED if kernels() is None else SPLIT
+    kernels.wait()
+    name = PACKED if kernels.load("attention") is None else SPLIT
     configs = [
         config for config in {id(c): c for c in _configs(model)}.values() if config._attn_implementation == "sdpa"
     ]

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import seam
+from .. import kernels, seam
 from . import attention
+from .ahead import build_ahead
 from .portable import last_hidden
-from .replay import capturing, stay
+from .replay import capturing, side_stream, stay
 from .slab import Slab
 from .slab_engine import SlabEngine
 from .workbench import Captured, Workbench, fingerprint, stock_of
@@ -65,7 +66,7 @@ class GraphEngine(SlabEngine):
         self.stock = stock_of(model)
         capacity = -(-(capacity + SPARE) // BLOCK) * BLOCK
         super().__init__(model, input_ids, config, kwargs, copies, capacity)
-        attention.build_ahead(model, self.rows, min(FIRST, capacity), (config.num_beams or 1) > 1)
+        build_ahead(model, config, self.rows, min(FIRST, capacity))
 
     def _make_slab(self, layers: int, capacity: int) -> Slab:
         device = self.ids.device
@@ -92,9 +93,10 @@ class GraphEngine(SlabEngine):
 
     def prefill(self) -> Tensor:
         logits = super().prefill()
-        if self.bench is not None:
-            self.bench.lengths.fill_(self.prompt)
-        return logits
+        if self.bench is None:
+            return logits
+        self.bench.lengths.fill_(self.prompt)
+        return self.bench.show(logits)
 
     def forward(self, tokens: Tensor) -> Tensor:
         count = tokens.shape[1]
@@ -111,8 +113,7 @@ class GraphEngine(SlabEngine):
         if self.length is not None:
             self.length += count
         self.outputs = captured.outputs
-        logits: Tensor = self.outputs.logits
-        return logits
+        return captured.logits
 
     def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
         """Captured when all candidates go in one forward."""
@@ -142,10 +143,9 @@ class GraphEngine(SlabEngine):
         bench = self.bench
         if bench is None:
             return logits.to(torch.float32)
-        buffer = bench.logits
-        if buffer is None:
-            buffer = bench.logits = stay(torch.empty(logits.shape, device=logits.device))
-        return buffer.copy_(logits)
+        if bench.precise is None:
+            bench.precise = stay(torch.empty(logits.shape, device=logits.device))
+        return bench.precise.copy_(logits)
 
     def _captured(self, tokens: Tensor, kind: str) -> Captured | None:
         """The graph for a forward of this shape, captured now if need be."""
@@ -183,6 +183,8 @@ class GraphEngine(SlabEngine):
         )  # fmt: skip
         if kind != "look":
             bench.lengths += count
+        if kind == "forward" and count == 1:
+            bench.show(outputs.logits[:, 0])
         return outputs
 
     def _capture(self, bench: Workbench, key: tuple[Any, ...], tokens: Tensor) -> Captured | None:
@@ -191,7 +193,7 @@ class GraphEngine(SlabEngine):
         static, before = tokens.clone(), bench.lengths.clone()
         try:
             with capturing, attention.packed(self.model):
-                side = torch.cuda.Stream()
+                side = side_stream()
                 side.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(side):
                     for _ in range(3 if self.compiled else 1):
@@ -199,16 +201,19 @@ class GraphEngine(SlabEngine):
                         bench.lengths.copy_(before)
                 torch.cuda.current_stream().wait_stream(side)
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=bench.pool, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph, pool=bench.pool, stream=side, capture_error_mode="thread_local"):
                     outputs = self._body(bench, static, key, call)
         except Exception as error:  # whatever the model's own code raises under capture
-            if attention.give_up(error):
+            if kernels.give_up(error):
                 return self._capture(bench, key, tokens)
             self.note = f"the forward could not be captured ({type(error).__name__}: {error})"
             self._drop()
             return None
         bench.pool = bench.pool or graph.pool()
-        bench.graphs[key] = captured = Captured(static, graph, outputs)
+        logits = outputs.logits
+        if key[:2] == ("forward", 1) and bench.logits is not None:
+            logits = stay(bench.logits[:, None])
+        bench.graphs[key] = captured = Captured(static, graph, outputs, logits)
         return captured
 
     def _can_part(self, bench: Workbench) -> bool:
@@ -243,6 +248,8 @@ class GraphEngine(SlabEngine):
         bench = Workbench(len(old.slab.layers), self.rows, capacity, self.ids.device)
         bench.slab.adopt(old.slab)
         bench.lengths.copy_(old.lengths)
+        if old.logits is not None:
+            bench.show(old.logits)
         self.bench, self.slab = bench, bench.slab
         super()._grow(capacity)
         self._load()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import candidates
-from ..selection import first_best
+from ..selection import first_best, log_softmax
 from .history import History
 from .random import SeededNoise
 
@@ -26,6 +26,11 @@ class Pure:
 
     def __init__(self, line: Line, key: tuple[Any, ...]) -> None:
         self.line, self.key = line, key
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """What the processors make of `values` `[rows, vocab]`, floating point, which stay as they are: float32."""
+        values = values.to(torch.float32, copy=bool(self.key))
+        return self.line.process(values, _NOTHING) if self.key else values
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pure) and self.key == other.key
@@ -48,18 +53,18 @@ def pure_line(line: Line) -> Pure | None:
 
 
 def processed(logits: Tensor, pure: Pure) -> Tensor:
-    """Scores after all processors: `[rows, vocab]`, float32."""
-    return pure.line.process(logits.clone(), _NOTHING) if pure.key else logits
+    """Scores after all processors: `[rows, vocab]`, float32; of logits of any floating dtype, as all others here."""
+    return pure(logits)
 
 
 def log_processed(logits: Tensor, pure: Pure) -> Tensor:
     """The same on log-probabilities."""
-    return pure.line.process(logits.log_softmax(-1), _NOTHING)
+    return pure.line.process(log_softmax(logits), _NOTHING)
 
 
 def best_processed(logits: Tensor, pure: Pure) -> Tensor:
     """The token with the highest score in each row: `[rows]`, long."""
-    return first_best(processed(logits, pure))
+    return first_best(pure(logits) if pure.key else logits)
 
 
 def drawn(logits: Tensor, pure: Pure) -> Tensor:
@@ -75,7 +80,8 @@ def drawn_for_seeds(logits: Tensor, keys: Tensor, decoded: Tensor, pure: Pure) -
 
 
 def _draw(logits: Tensor, pure: Pure, noise: Any) -> Tensor:
-    scores = pure.line.process(logits.clone(), _NOTHING, head=True) if pure.key else logits
+    scores = logits.to(torch.float32, copy=True)
+    scores = pure.line.process(scores, _NOTHING, head=True) if pure.key else scores
     return candidates.draw(pure.line.tail, scores, _NOTHING, noise)
 
 

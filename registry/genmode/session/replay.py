@@ -22,6 +22,21 @@ capturing = threading.Lock()
 """One capture at a time."""
 
 
+_sides: dict[int, torch.cuda.Stream] = {}
+
+
+def side_stream() -> torch.cuda.Stream:
+    """The current device's stream for captures; to be used under `capturing`.
+
+    One for all, since torch deals the same few streams out in turn, and what another thread starts on a stream that is
+    captured becomes part of the graph.
+    """
+    device = torch.cuda.current_device()
+    if device not in _sides:
+        _sides[device] = torch.cuda.Stream()
+    return _sides[device]
+
+
 class Recorded:
     """One function for one set of shapes: its graph, the tensors that it reads, and those that it writes."""
 
@@ -44,16 +59,17 @@ class Recorded:
         own = tuple(
             one if not isinstance(one, Tensor) or (stays(one) and not self.copies) else one.clone() for one in arguments
         )
-        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        graph, side = torch.cuda.CUDAGraph(), side_stream()
         pool = torch.cuda.graph_pool_handle() if pool is None else pool
-        side.wait_stream(torch.cuda.current_stream())
-        with capturing, torch.cuda.stream(side):
-            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-            try:
-                results = function(*own)
-            finally:
-                graph.capture_end()
-        torch.cuda.current_stream().wait_stream(side)
+        with capturing:
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+                try:
+                    results = function(*own)
+                finally:
+                    graph.capture_end()
+            torch.cuda.current_stream().wait_stream(side)
         for one in results if isinstance(results, tuple) else (results,):
             if isinstance(one, Tensor):
                 stay(one)

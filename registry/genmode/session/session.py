@@ -241,6 +241,14 @@ class Session:
         return torch.zeros_like(tokens, dtype=torch.bool) if done is None else done
 
     @property
+    def token_endings(self) -> stopping_module.ByTokens | None:
+        """Which candidates end, `(rows, tokens) -> bool`, as a constant for `replay`, where their tokens alone decide.
+
+        The maximum length is not looked at. None where more than tokens decides, see `done_after`.
+        """
+        return self.stopping.by_tokens
+
+    @property
     def reads_scores(self) -> bool:
         """Whether scores are wanted beside the tokens drawn from them: to be returned, or by a criterion."""
         return self.recorder.scores is not None or self.stopping.needs_scores
@@ -461,8 +469,8 @@ def _drawn_freely(weights: Tensor, count: int) -> Tensor:
 
 def _drawn(weights: Tensor, count: int, noise: Any) -> Tensor:
     """Draws without replacement: `[n, count]`, long."""
-    ranks = weights / noise.exponential_full(weights)
-    return ranks.argmax(-1, keepdim=True) if count == 1 else topk(ranks, count)[1]
+    numbers = noise.exponential_full(weights)
+    return (weights / numbers).argmax(-1, keepdim=True) if count == 1 else topk(weights, count, over=numbers)[1]
 
 
 def _ended(model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int) -> Engine:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from .. import candidates
-from ..selection import first_best
+from ..selection import first_best, log_softmax
 from .commit import advance, advance_unevenly, record
 from .pure import Pure, best_processed, drawn, drawn_for_seeds, log_processed, processed
 from .random import SeededNoise, TorchNoise
+from .replay import stay, stays
 
 if TYPE_CHECKING:
     from .history import History
@@ -86,11 +87,11 @@ class Step:
         """The logits after all processors: `[rows, vocab]`, float32."""
         scores = self._scores
         if scores is None:
-            pure = self._pure
+            pure = self.pure
             if pure is None or not pure.key:
                 scores = self.process(self.logits)
             else:
-                scores = self._session.replay(processed, self.logits, pure)
+                scores = self._session.replay(processed, self._given, pure)
             self._scores = scores
         return scores
 
@@ -100,6 +101,12 @@ class Step:
         self._scores = value
 
     @property
+    def log_probabilities(self) -> Tensor:
+        """log_softmax of `logits`: `[rows, vocab]`, float32."""
+        found: Tensor = self._session.replay(log_softmax, self._given)
+        return found
+
+    @property
     def log_scores(self) -> Tensor:
         """Log-probabilities after all processors, which here act on them: `[rows, vocab]`, float32.
 
@@ -107,11 +114,11 @@ class Step:
         """
         scores = self._scores
         if scores is None:
-            pure = self._pure
+            pure = self.pure
             if pure is None:
-                scores = self.process(self.logits.log_softmax(-1))
+                scores = self.process(log_softmax(self.logits))
             else:
-                scores = self._session.replay(log_processed, self.logits, pure)
+                scores = self._session.replay(log_processed, self._given, pure)
             self._scores = scores
         return scores
 
@@ -120,15 +127,26 @@ class Step:
 
         What `scores.argmax(-1)` gives; on a device it costs less.
         """
-        pure = self._pure
+        pure = self.pure
         if pure is None or self._scores is not None or self._session.reads_scores:
             return first_best(self.scores)
-        found: Tensor = self._session.replay(best_processed, self.logits, pure)
+        found: Tensor = self._session.replay(best_processed, self._given, pure)
         return found
 
     @property
-    def _pure(self) -> Pure | None:
-        """The chain, where a device can replay it as one function of the logits."""
+    def _given(self) -> Tensor:
+        """The logits of the next token in the model's dtype, or as `logits` once these were asked for."""
+        raw = self.raw
+        if raw.device != self._session.device:
+            return self.logits
+        return raw if raw.dim() == 2 else stay(raw[:, 0]) if stays(raw) else raw[:, 0]
+
+    @property
+    def pure(self) -> Pure | None:
+        """The processors as a constant for `session.replay`, to be called on values like `process`.
+
+        None where they cannot be replayed, or nothing can: then call `process`, and the function itself.
+        """
         session = self._session
         return session.chain.pure if session.engine.replays and self.draft is None else None
 
@@ -174,12 +192,12 @@ class Step:
         """
         if self._scores is not None or self._session.reads_scores:
             return candidates.draw([], self.scores, self._session.history, self._session.noise)
-        session, noise, pure = self._session, self._session.noise, self._pure
+        session, noise, pure = self._session, self._session.noise, self.pure
         if pure is not None and isinstance(noise, TorchNoise):
-            token: Tensor = session.replay(drawn, self.logits, pure)
+            token: Tensor = session.replay(drawn, self._given, pure)
             return token
         if pure is not None and isinstance(noise, SeededNoise):
-            token = session.replay(drawn_for_seeds, self.logits, noise.keys, noise.decoded, pure)
+            token = session.replay(drawn_for_seeds, self._given, noise.keys, noise.decoded, pure)
             return token
         return self._draw(self.logits, session.history)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,20 @@ class TransformersCriterion(StoppingCriterion):
         return result
 
 
+@dataclasses.dataclass(frozen=True)
+class ByTokens:
+    """Which candidates end a row by their tokens alone."""
+
+    eos: tuple[int, ...]
+
+    def __call__(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Bool, of the shape of `tokens`."""
+        ends = torch.zeros_like(tokens, dtype=torch.bool)
+        for one in self.eos:
+            ends = ends | (tokens == one)
+        return ends
+
+
 class Stopping:
     """The criteria of one call.
 
@@ -72,6 +87,11 @@ class Stopping:
         if not self.eos:
             return None
         return tokens == self.eos[0] if self._ids is None else torch.isin(tokens, self._ids)
+
+    @property
+    def by_tokens(self) -> ByTokens | None:
+        """What `ends` says, as a constant; None where a deadline or another criterion decides as well."""
+        return None if self.others or self.deadline is not None else ByTokens(tuple(self.eos))
 
     @property
     def needs_scores(self) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import seam
 from .attention import TRACE
-from .replay import Replays
+from .replay import Replays, stay
 from .slab import Slab
 
 KEPT = 4
@@ -46,6 +46,15 @@ class Workbench:
         self.pool: Any = None
         self.replays = Replays()
         self.logits: Tensor | None = None
+        """Where the logits `[rows, vocab]` of every step lie, so that recorded functions find them there."""
+        self.precise: Tensor | None = None
+        """The same in float32, for steps that ask for them."""
+
+    def show(self, logits: Tensor) -> Tensor:
+        """Put logits `[rows, vocab]` where those of every step lie."""
+        if self.logits is None:
+            self.logits = stay(torch.empty_like(logits))
+        return self.logits.copy_(logits)
 
     def straighten(self, begin: int, end: int) -> None:
         """Bring keys and values of columns `[begin, end)` home into the slots of their own rows."""
@@ -59,10 +68,10 @@ class Workbench:
 
 
 class Captured:
-    """One captured forward: static input, graph, static output."""
+    """One captured forward: static input, graph, static output, and the logits."""
 
-    def __init__(self, tokens: Tensor, graph: torch.cuda.CUDAGraph, outputs: Any) -> None:
-        self.tokens, self.graph, self.outputs = tokens, graph, outputs
+    def __init__(self, tokens: Tensor, graph: torch.cuda.CUDAGraph, outputs: Any, logits: Tensor) -> None:
+        self.tokens, self.graph, self.outputs, self.logits = tokens, graph, outputs, logits
 
 
 class Stock:

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 
 import genmode
+from genmode.selection import softmax, sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,5 +44,4 @@ class EntropyGate(genmode.Strategy):
 
 def entropy(logits: torch.Tensor) -> torch.Tensor:
     """Entropy in nats of softmax(logits): `[rows]`, from `[rows, vocab]`."""
-    total: torch.Tensor = torch.special.entr(logits.softmax(-1)).sum(-1)
-    return total
+    return sums(torch.special.entr(softmax(logits)))

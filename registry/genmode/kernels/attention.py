@@ -27,7 +27,8 @@ import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
 from torch import Tensor
 
-from .attention import TRACE, KernelError
+from ..session.attention import TRACE
+from . import KernelError
 
 BLOCK = 64
 """Keys of one step of a program."""
