@@ -97,6 +97,7 @@ def _by_kernels(name: str, scores: Tensor, *arguments: Any) -> Any:
     module = kernels.load("rows")
     if module is None:
         return None
+    kernels.wait()
     try:
         return getattr(module, name)(scores, *arguments)
     except kernels.KernelError as error:

@@ -13,7 +13,7 @@ On ties torch.topk decides, as in transformers. Streaming sends the prefix on wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -87,19 +87,19 @@ class BeamSample(BeamSearch):
     def candidates(
         self, session: genmode.Session, log_scores: Tensor, running: Tensor, keep: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        index = session.multinomial(session.replay(_shares, log_scores, running), keep)
-        found: tuple[Tensor, Tensor, Tensor] = session.replay(_picked, log_scores, running, index)
+        multinomial = session.pure_multinomial
+        if multinomial is None:
+            return _drawn(log_scores, running, keep, session.multinomial)
+        found: tuple[Tensor, Tensor, Tensor] = session.replay(_drawn, log_scores, running, keep, multinomial)
         return found
 
 
-def _shares(log_scores: Tensor, running: Tensor) -> Tensor:
-    """What each continuation of an input weighs in the draw: `[inputs, beams * vocab]`, float32."""
-    return softmax(log_scores.view(len(running), -1), running)
-
-
-def _picked(log_scores: Tensor, running: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    vocab = log_scores.shape[1]
-    sums = log_scores.view(len(running), -1).gather(1, index) + running.gather(1, index // vocab)
+def _drawn(
+    log_scores: Tensor, running: Tensor, keep: int, multinomial: Callable[[Tensor, int], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    vocab, scores = log_scores.shape[1], log_scores.view(len(running), -1)
+    index = multinomial(softmax(scores, running), keep)  # weights: each continuation's share of its input's
+    sums = scores.gather(1, index) + running.gather(1, index // vocab)
     return (sums, *_places(index, running, vocab))
 
 

@@ -17,7 +17,6 @@ decides. Not supported: one beam, or groups of different sizes.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -94,11 +93,14 @@ class GroupBeamSearch(genmode.Strategy):
             done = hypotheses.done if hypotheses.touched else None
             shown = (step.log_probabilities, running, done, rules)
             process, endings = step.pure, session.token_endings
-            if process is None or endings is None or params.do_sample:
-                best = functools.partial(drawn, session) if params.do_sample else topk
-                chosen = choose(*shown, step.process, best, hypotheses.endings, session.surely_none)
+            multinomial = session.pure_multinomial if params.do_sample else None
+            if process is None or endings is None or (params.do_sample and multinomial is None):
+                chosen = choose(
+                    *shown, step.process, session.multinomial if params.do_sample else None, hypotheses.endings,
+                    session.surely_none,
+                )  # fmt: skip
             else:
-                chosen = session.replay(choose, *shown, process, topk, endings, cannot_tell)
+                chosen = session.replay(choose, *shown, process, multinomial, endings, cannot_tell)
             running, rows, tokens, given, *seen = chosen
             if seen:
                 session.stop_when(hypotheses.judge(*seen))
@@ -132,7 +134,7 @@ class Rules:
 
 def choose(
     plain: Tensor, running: Tensor, done: Tensor | None, rules: Rules, process: Callable[[Tensor], Tensor],
-    best: Callable[[Tensor, int], tuple[Tensor, Tensor]], endings: Callable[[Tensor, Tensor], Tensor],
+    multinomial: Callable[[Tensor, int], Tensor] | None, endings: Callable[[Tensor, Tensor], Tensor],
     surely_none: Callable[[Tensor], bool],
 ) -> tuple[Any, ...]:  # fmt: skip
     """What the groups choose, one after the other.
@@ -142,7 +144,7 @@ def choose(
         running: `[inputs, groups, size]`, float32: scores of the open hypotheses.
         done: `[inputs * groups]`, bool: groups that are done; None if none can be.
         process: runs the processors on values like `plain`.
-        best: the continuations to look at, best first: scores and places in `[inputs, size * vocab]` scores.
+        multinomial: draws from each row of weights, without replacement; None to take the best.
         endings: which candidates end, given rows and tokens.
         surely_none: see `genmode.Session.surely_none`.
 
@@ -161,7 +163,8 @@ def choose(
     quiet = done is None
     for group in range(groups):
         scores = diversity.scores(group)  # [inputs, size, vocab]
-        found, index = best(scores.flatten(1), rules.keep)
+        shown = scores.flatten(1), rules.keep, running[:, group]
+        found, index = topk(*shown) if multinomial is None else drawn(multinomial, *shown)
         rows = index // scores.shape[2] + firsts[:, group, None]  # [inputs, keep]
         tokens = index % scores.shape[2]
         ends = endings(rows, tokens)
@@ -192,43 +195,44 @@ class Diversity:
     """The scores of one step, group after group; arguments as of `choose`."""
 
     def __init__(self, process: Callable[[Tensor], Tensor], plain: Tensor, rules: Rules, running: Tensor) -> None:
-        self.process, self.plain, self.running, self.records = process, plain, running, rules.records
+        self.process, self.plain, self.records = process, plain, rules.records
         self.shape = (*running.shape, plain.shape[1])
         self.taken_off = plain.new_zeros(running.shape[0], plain.shape[1])  # [inputs, vocab]
         self.penalty = plain.new_full((1, 1), rules.penalty).expand(running.shape[::2])
-        first = process(plain)
-        self.processed = first is not plain
-        self.totals = first.view(self.shape) + running[..., None]
-        self.given = [first.view(self.shape)[:, 0]] if self.records else []
+        self.first = process(plain)
+        self.given: list[Tensor] = []
 
     def scores(self, group: int) -> Tensor:
-        """The group's scores of all continuations, `[inputs, size, vocab]`.
+        """The group's scores of the next token, `[inputs, size, vocab]`.
 
         Processors run on all rows, since they may know rows by number.
         """
         if group == 0:
-            return self.totals[:, 0]
-        if not self.processed:
-            if self.records:
-                self.given.append(self.plain.view(self.shape)[:, group] - self.taken_off[:, None])
-            return self.totals[:, group] - self.taken_off[:, None]
-        lower = self.plain.view(self.shape) - self.taken_off[:, None, None]
-        own = self.process(lower.view_as(self.plain)).view(self.shape)[:, group]
+            scores = self.first.view(self.shape)[:, 0]
+        elif self.first is self.plain:  # no processors
+            scores = self.plain.view(self.shape)[:, group] - self.taken_off[:, None]
+        else:
+            lower = self.plain.view(self.shape) - self.taken_off[:, None, None]
+            scores = self.process(lower.view_as(self.plain)).view(self.shape)[:, group]
         if self.records:
-            self.given.append(own)
-        return own + self.running[:, group, :, None]
+            self.given.append(scores)
+        return scores
 
     def count(self, tokens: Tensor) -> None:
         """A group has chosen `tokens` `[inputs, size]`."""
         self.taken_off.scatter_add_(1, tokens, self.penalty)
 
 
-def drawn(session: genmode.Session, scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+def drawn(
+    multinomial: Callable[[Tensor, int], Tensor], scores: Tensor, keep: int, running: Tensor
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`keep` continuations drawn without replacement, best first: scores and places in `scores`, `[inputs, keep]` each.
 
     Args:
         scores: `[inputs, size * vocab]`, float32.
+        running: `[inputs, size]`, float32: what is added for each of the `size` hypotheses.
     """
-    places = session.multinomial(softmax(scores), keep)
-    found, order = scores.gather(1, places).sort(dim=1, descending=True)
+    places = multinomial(softmax(scores, running), keep)
+    sums = scores.gather(1, places) + running.gather(1, places // (scores.shape[1] // running.shape[1]))
+    found, order = sums.sort(dim=1, descending=True)
     return found, places.gather(1, order)

@@ -88,10 +88,10 @@ class Hypotheses:
             ends: bool: which of them end.
             offered: bool: which of these are taken in; None for all.
         """
-        session, params, length = self.session, self.params, self.session.history.ids.shape[1]
+        session, params = self.session, self.params
+        length = self.lengths[session.history.ids.shape[1]].view(1)
         farthest = params.early_stopping == "never" and params.length_penalty > 0
-        reached = self.divisors[session.max_length - 1 if farthest else length].view(1)
-        closing = (ends, found, reached, params.early_stopping is True)
+        closing = (ends, found, self.divisors, length, params.early_stopping is True, farthest)
         over: Tensor
         if session.surely_none(ends if offered is None else offered):
             self.done, over = _closed(self.done, self.filled, self.worth, *closing)
@@ -99,8 +99,8 @@ class Hypotheses:
         self.touched = True
         result: Any = session.replay(
             _judged, self.records, self.filled, self.worth, self.met, self.trace, self.done, rows, tokens, offered,
-            None if self.open_trace is None else self.open_trace.rows, session.history.tokens,
-            self.divisors[length].view(1), self.lengths[length].view(1), session.prompt_length, *closing,
+            None if self.open_trace is None else self.open_trace.rows, session.history.tokens, session.prompt_length,
+            *closing,
         )  # fmt: skip
         self.records, self.filled, self.worth, self.met, self.trace, self.done = result[:6]
         over = result[6]
@@ -183,8 +183,8 @@ def continuing(found: Tensor, ends: Tensor, count: int) -> Tensor:
 
 def _judged(
     records: Tensor, filled: Tensor, worth: Tensor, met: Tensor, trace: Tensor | None, done: Tensor, rows: Tensor,
-    tokens: Tensor, offered: Tensor | None, open_trace: Tensor | None, history: Tensor, divisor: Tensor,
-    length: Tensor, prompt: int, ends: Tensor, found: Tensor, reached: Tensor, at_once: bool,
+    tokens: Tensor, offered: Tensor | None, open_trace: Tensor | None, history: Tensor, prompt: int,
+    ends: Tensor, found: Tensor, divisors: Tensor, length: Tensor, at_once: bool, farthest: bool,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """What `Hypotheses` holds after a step: records, filled, worth, met, trace and done; and whether all is."""
     units, count = filled.shape
@@ -199,10 +199,10 @@ def _judged(
         traces = open_trace.index_select(0, parents).view(units, count, -1)
         traces = traces.scatter(2, (length - prompt).expand(chosen.shape), chosen)
     held = _best(
-        records, filled, worth, met, trace, taken & ~done[:, None], worth_of(found[:, :count], divisor), candidates,
-        traces, torch.ones_like(taken),
+        records, filled, worth, met, trace, taken & ~done[:, None], worth_of(found[:, :count], divisors.index_select(0, length)),
+        candidates, traces, torch.ones_like(taken),
     )  # fmt: skip
-    return *held, *_closed(done, held[1], held[2], ends, found, reached, at_once)
+    return *held, *_closed(done, held[1], held[2], ends, found, divisors, length, at_once, farthest)
 
 
 def _best(
@@ -221,11 +221,13 @@ def _best(
 
 
 def _closed(
-    done: Tensor, filled: Tensor, worth: Tensor, ends: Tensor, found: Tensor, divisor: Tensor, at_once: bool
-) -> tuple[Tensor, Tensor]:
+    done: Tensor, filled: Tensor, worth: Tensor, ends: Tensor, found: Tensor, divisors: Tensor, length: Tensor,
+    at_once: bool, farthest: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Which units are done, `[units]`, and whether all are."""
     full = filled.all(1)
     if not at_once:
-        full = full & (worth.amin(1) >= worth_of(found[:, 0], divisor))
+        reached = divisors[-1:] if farthest else divisors.index_select(0, length)
+        full = full & (worth.amin(1) >= worth_of(found[:, 0], reached))
     done = done | full | ends.all(1)
     return done, done.all()

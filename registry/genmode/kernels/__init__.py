@@ -51,7 +51,8 @@ def give_up(error: Exception) -> bool:
     return True
 
 
-_building: dict[Hashable, threading.Thread] = {}
+_begun: set[Hashable] = set()
+_building: list[threading.Thread] = []
 
 
 def build_ahead(key: Hashable, device: torch.device, run: Callable[[], object]) -> None:
@@ -59,7 +60,7 @@ def build_ahead(key: Hashable, device: torch.device, run: Callable[[], object]) 
 
     Whatever goes wrong there is met again, and dealt with, where the kernels are wanted.
     """
-    if key in _building or _failed or importlib.util.find_spec("triton") is None:
+    if key in _begun or _failed or importlib.util.find_spec("triton") is None:
         return
 
     def build() -> None:
@@ -70,11 +71,17 @@ def build_ahead(key: Hashable, device: torch.device, run: Callable[[], object]) 
         except Exception:  # see above
             return
 
-    _building[key] = threading.Thread(target=build, name="genmode-kernels", daemon=True)
-    _building[key].start()
+    _begun.add(key)
+    thread = threading.Thread(target=build, name="genmode-kernels", daemon=True)
+    thread.start()
+    _building.append(thread)
 
 
 def wait() -> None:
-    """Wait until everything is built that was begun."""
-    for thread in tuple(_building.values()):
+    """Wait until everything is built that was begun, so that nothing is built twice; not for the threads that build."""
+    if not _building or threading.current_thread().name == "genmode-kernels":
+        return
+    for thread in tuple(_building):
         thread.join()
+        if thread in _building:
+            _building.remove(thread)

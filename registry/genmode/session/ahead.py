@@ -43,10 +43,15 @@ def build_ahead(model: Any, config: Any, rows: int, limit: int) -> None:
     def select() -> None:
         logits = torch.zeros(rows, vocab, dtype=model.dtype)
         if beams > 1:
-            topk(log_softmax(logits).view(rows // beams, -1), keep, torch.zeros(rows // beams, beams))
+            topk(logits.float().view(rows // beams, -1), keep, torch.zeros(rows // beams, beams))
         elif not config.do_sample:
             first_best(logits)
         elif top_k:
             highest(logits.float(), top_k + SPARE)
 
     kernels.build_ahead(("select", device, model.dtype, rows, vocab, keep, config.do_sample, top_k), device, select)
+    if beams > 1:
+        kernels.build_ahead(
+            ("log_softmax", device, model.dtype, rows, vocab), device,
+            lambda: log_softmax(torch.zeros(rows, vocab, dtype=model.dtype)),
+        )  # fmt: skip

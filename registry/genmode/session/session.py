@@ -359,10 +359,15 @@ class Session:
         torch's generator, but without its checks, which wait for the device.
         """
         if isinstance(self.noise, TorchNoise):
-            found: Tensor = self.replay(_drawn_freely, probabilities, count)
+            found: Tensor = self.replay(drawn_freely, probabilities, count)
             return found
         noise = self.noise if probabilities.shape[0] == self.rows else self.noise.strided(self.copies)
         return _drawn(probabilities, count, noise)
+
+    @property
+    def pure_multinomial(self) -> Callable[[Tensor, int], Tensor] | None:
+        """`multinomial` as a constant for `replay`; None under `seed=`, where draws depend on the rows."""
+        return drawn_freely if isinstance(self.noise, TorchNoise) else None
 
     def uniform(self) -> Tensor:
         """One number in [0, 1) for each row: `[rows]`, float32."""
@@ -463,7 +468,8 @@ class Session:
                 one.recorded = self.recorder.scores
 
 
-def _drawn_freely(weights: Tensor, count: int) -> Tensor:
+def drawn_freely(weights: Tensor, count: int) -> Tensor:
+    """Draws with torch's generator: `[n, count]`, long."""
     return _drawn(weights, count, GeneratorNoise())
 
 
