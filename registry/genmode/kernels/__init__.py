@@ -1,4 +1,7 @@
-"""Kernels of Triton's, for CUDA. Where there is no Triton, or it cannot build one, everything goes on without."""
+"""Kernels of Triton's, for CUDA, and the streams for building and capturing.
+
+Where there is no Triton, or it cannot build one, everything goes on without.
+"""
 
 from __future__ import annotations
 
@@ -51,37 +54,62 @@ def give_up(error: Exception) -> bool:
     return True
 
 
+_streams: dict[tuple[int, str], torch.cuda.Stream] = {}
+
+
+def stream(purpose: str) -> torch.cuda.Stream:
+    """The current device's stream for one purpose, of this package's own.
+
+    torch deals some 32 streams out in turn, and what a thread starts on a stream that another one captures becomes part
+    of the graph; so there is one for each purpose and no more. Captures have one on which nothing else runs: cuBLAS
+    keeps memory for each stream, and what it has taken outside a capture may be freed under the graph.
+    """
+    key = torch.cuda.current_device(), purpose
+    if key not in _streams:
+        _streams[key] = torch.cuda.Stream()
+    return _streams[key]
+
+
 _begun: set[Hashable] = set()
-_building: list[threading.Thread] = []
+_building: dict[str, list[threading.Thread]] = {}
 
 
-def build_ahead(key: Hashable, device: torch.device, run: Callable[[], object]) -> None:
-    """Begin to build the kernels that `run` starts, in a thread of their own; once for each key.
+def build_ahead(kind: str, key: Hashable, device: torch.device, run: Callable[[], object]) -> None:
+    """Begin to build the kernels that `run` starts, in a thread of their own; once for each kind and key.
 
     Whatever goes wrong there is met again, and dealt with, where the kernels are wanted.
     """
-    if key in _begun or _failed or importlib.util.find_spec("triton") is None:
+    if (kind, key) in _begun or _failed or importlib.util.find_spec("triton") is None:
         return
 
     def build() -> None:
         try:
             torch.cuda.set_device(device)
-            with torch.cuda.stream(torch.cuda.Stream()), torch.device(device):
+            with torch.cuda.stream(stream("build")), torch.device(device):
                 run()
         except Exception:  # see above
             return
 
-    _begun.add(key)
-    thread = threading.Thread(target=build, name="genmode-kernels", daemon=True)
+    _begun.add((kind, key))
+    thread = threading.Thread(target=build, name=_BUILDER)
     thread.start()
-    _building.append(thread)
+    _building.setdefault(kind, []).append(thread)
 
 
-def wait() -> None:
-    """Wait until everything is built that was begun, so that nothing is built twice; not for the threads that build."""
-    if not _building or threading.current_thread().name == "genmode-kernels":
-        return
-    for thread in tuple(_building):
-        thread.join()
-        if thread in _building:
-            _building.remove(thread)
+def pending(kind: str) -> bool:
+    """Whether kernels of this kind are still being built by other threads than this one."""
+    threads = _building.get(kind)
+    if not threads or threading.current_thread().name == _BUILDER:
+        return False
+    _building[kind] = threads = [thread for thread in threads if thread.is_alive()]
+    return bool(threads)
+
+
+def wait(kind: str) -> None:
+    """Wait until the kernels of this kind are built, so that nothing is built twice."""
+    if pending(kind):
+        for thread in tuple(_building[kind]):
+            thread.join()
+
+
+_BUILDER = "genmode-kernels"

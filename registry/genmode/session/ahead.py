@@ -34,7 +34,7 @@ def build_ahead(model: Any, config: Any, rows: int, limit: int) -> None:
             mask = torch.ones(rows, 1, 1, limit, dtype=TRACE if beams > 1 else torch.bool)
             kernels.load("attention").attend(query, keys, keys, mask, 1.0)
 
-        kernels.build_ahead(("attend", device, model.dtype, heads, kv_heads, width, beams > 1), device, attend)
+        kernels.build_ahead("attention", (device, model.dtype, heads, kv_heads, width, beams > 1), device, attend)
 
     vocab, top_k = text.vocab_size, config.top_k or 0
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
@@ -49,9 +49,9 @@ def build_ahead(model: Any, config: Any, rows: int, limit: int) -> None:
         elif top_k:
             highest(logits.float(), top_k + SPARE)
 
-    kernels.build_ahead(("select", device, model.dtype, rows, vocab, keep, config.do_sample, top_k), device, select)
+    kernels.build_ahead("select", (device, model.dtype, rows, vocab, keep, config.do_sample, top_k), device, select)
     if beams > 1:
         kernels.build_ahead(
-            ("log_softmax", device, model.dtype, rows, vocab), device,
+            "softmax", (device, model.dtype, rows, vocab), device,
             lambda: log_softmax(torch.zeros(rows, vocab, dtype=model.dtype)),
         )  # fmt: skip

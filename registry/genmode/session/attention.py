@@ -89,7 +89,7 @@ def traces(model: Any, keys: Tensor) -> bool:
 @contextmanager
 def packed(model: Any) -> Generator[None, None, None]:
     """Have the model's layers use `split_sdpa`, or `packed_sdpa` without Triton, for scaled dot-product attention."""
-    kernels.wait()
+    kernels.wait("attention")
     name = PACKED if kernels.load("attention") is None else SPLIT
     configs = [
         config for config in {id(c): c for c in _configs(model)}.values() if config._attn_implementation == "sdpa"

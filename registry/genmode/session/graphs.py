@@ -17,7 +17,7 @@ from .. import kernels, seam
 from . import attention
 from .ahead import build_ahead
 from .portable import last_hidden
-from .replay import capturing, side_stream, stay
+from .replay import capturing, stay
 from .slab import Slab
 from .slab_engine import SlabEngine
 from .workbench import Captured, Workbench, fingerprint, stock_of
@@ -193,7 +193,7 @@ class GraphEngine(SlabEngine):
         static, before = tokens.clone(), bench.lengths.clone()
         try:
             with capturing, attention.packed(self.model):
-                side = side_stream()
+                side = kernels.stream("warm-up")
                 side.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(side):
                     for _ in range(3 if self.compiled else 1):
@@ -201,7 +201,9 @@ class GraphEngine(SlabEngine):
                         bench.lengths.copy_(before)
                 torch.cuda.current_stream().wait_stream(side)
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=bench.pool, stream=side, capture_error_mode="thread_local"):
+                with torch.cuda.graph(
+                    graph, pool=bench.pool, stream=kernels.stream("capture"), capture_error_mode="thread_local"
+                ):
                     outputs = self._body(bench, static, key, call)
         except Exception as error:  # whatever the model's own code raises under capture
             if kernels.give_up(error):

@@ -15,26 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import kernels
+
 KEPT = 12
 """Recorded functions kept with one workbench; the one used longest ago goes first."""
 
 capturing = threading.Lock()
 """One capture at a time."""
-
-
-_sides: dict[int, torch.cuda.Stream] = {}
-
-
-def side_stream() -> torch.cuda.Stream:
-    """The current device's stream for captures; to be used under `capturing`.
-
-    One for all, since torch deals the same few streams out in turn, and what another thread starts on a stream that is
-    captured becomes part of the graph.
-    """
-    device = torch.cuda.current_device()
-    if device not in _sides:
-        _sides[device] = torch.cuda.Stream()
-    return _sides[device]
 
 
 class Recorded:
@@ -59,7 +46,7 @@ class Recorded:
         own = tuple(
             one if not isinstance(one, Tensor) or (stays(one) and not self.copies) else one.clone() for one in arguments
         )
-        graph, side = torch.cuda.CUDAGraph(), side_stream()
+        graph, side = torch.cuda.CUDAGraph(), kernels.stream("capture")
         pool = torch.cuda.graph_pool_handle() if pool is None else pool
         with capturing:
             side.wait_stream(torch.cuda.current_stream())
@@ -102,7 +89,12 @@ class Replays:
         """What was dropped last: its memory serves the next recording."""
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What `function(*arguments)` gives; see `genmode.session.Session.replay`."""
+        """What `function(*arguments)` gives; see `genmode.session.Session.replay`.
+
+        Nothing is recorded while kernels are built that would be part of it.
+        """
+        if kernels.pending("select"):
+            return function(*arguments)
         key = (function, *((one.shape, one.dtype) if isinstance(one, Tensor) else one for one in arguments))
         found = self._kept.get(key)
         if found is None:
