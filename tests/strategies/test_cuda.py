@@ -154,6 +154,14 @@ def test_memory_is_bounded_and_freed_with_the_model() -> None:
     assert len(workbench.stock_of(model).idle) <= workbench.KEPT
 
 
+def test_graphs_outlive_the_memory_that_cublas_keeps() -> None:
+    model, inputs = make("llama").bfloat16(), padded(3)
+    expected = genmode.generate(model, **inputs, max_new_tokens=12)
+    torch._C._cuda_clearCublasWorkspaces()  # as torch.compile does for graphs of its own
+    torch.cuda.empty_cache()
+    assert torch.equal(genmode.generate(model, **inputs, max_new_tokens=12), expected)
+
+
 def test_threads_on_one_model_give_what_one_gives() -> None:
     model, inputs = make("llama"), padded(3)
     flags = [{}, {"num_beams": 3}, {"do_sample": True, "seed": 3}, {"prompt_lookup_num_tokens": 3}]
