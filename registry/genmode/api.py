@@ -215,9 +215,12 @@ def _through_transformers(request: Any, loop: Loop) -> Any:
     try:
         # Not torch.no_grad(): an interrupt inside its __enter__ would leave gradients off for good.
         torch.set_grad_enabled(False)
-        return seam.plain_generate(request.model)(
-            generation_config=request.config, custom_generate=loop, **request.call
-        )
+        device = request.model.device
+        # graphs are captured, and kernels started, on the current device
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            return seam.plain_generate(request.model)(
+                generation_config=request.config, custom_generate=loop, **request.call
+            )
     except IndexError as error:  # an encoder has looked up embeddings that it does not have
         ids = prompt_ids(request.model, request.call)
         reason = lookup_failure(request.model, ids) if isinstance(ids, Tensor) else ""

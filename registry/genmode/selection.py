@@ -4,8 +4,9 @@ torch.topk and torch.sort are slow at the size of a vocabulary. Two facts help: 
 blocks whose maxima are highest, so blocks are chosen by their maxima and only their elements compared; and on the
 CPU numpy sorts and partitions float32 with vector instructions, about twenty times faster than torch.sort. On CUDA
 one reduction gives each row to one block of threads, so that rows are cut into parts there, by `genmode.kernels.rows`
-where there is a Triton. Other devices, other dtypes and short rows go through torch. Which of several equal scores `highest` takes first is not specified; `topk`
-takes those that torch.topk takes, which matters in half precision, where equal scores are common.
+where there is a Triton. Other devices, other dtypes and short rows go through torch. Which of several equal scores
+`highest` takes first is not specified; `topk` takes those that torch.topk takes, which matters in half precision, where
+equal scores are common.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     vocab = scores.shape[-1]
     if not _vectorised(scores) or k > vocab // 2:
         found = _by_kernels("highest", scores, k) if k <= _KERNEL_MOST else None
-        return topk(scores, k) if found is None else found
+        return topk(scores, k) if found is None else (found[0].to(scores.dtype), found[1])
     if k <= _FEW and k <= vocab // _BLOCK:
         return _few(scores, k, _BLOCK)
     highest_k = np.argpartition(scores.detach().numpy(), vocab - k, axis=-1)[:, vocab - k :]
@@ -102,7 +103,8 @@ def _by_kernels(name: str, scores: Tensor, *arguments: Any) -> Any:
     if name == "softmax":
         kernels.wait("softmax")  # torch's differs in the last bits
     try:
-        return getattr(module, name)(scores, *arguments)
+        with torch.cuda.device(scores.device):  # Triton starts kernels on the current one
+            return getattr(module, name)(scores, *arguments)
     except kernels.KernelError as error:
         kernels.give_up(error)
         return None
@@ -227,7 +229,7 @@ def highest_values(scores: Tensor) -> Tensor:
     """The highest score of each row `[rows, vocab]`: `[rows]`; NaN where there is one."""
     found = _by_kernels("highest", scores, 1)
     if found is not None:
-        values: Tensor = found[0][:, 0]
+        values: Tensor = found[0][:, 0].to(scores.dtype)
         return values
     parts = _parts(scores)
     return scores.amax(-1) if parts == 1 else scores.unflatten(-1, (parts, -1)).amax(-1).amax(-1)

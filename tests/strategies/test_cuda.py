@@ -154,6 +154,17 @@ def test_memory_is_bounded_and_freed_with_the_model() -> None:
     assert len(workbench.stock_of(model).idle) <= workbench.KEPT
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_model_on_another_device_than_the_current_one() -> None:
+    inputs = padded(3)
+    expected = genmode.generate(make("llama"), **inputs, max_new_tokens=12)
+    model = make("llama").to("cuda:1")
+    there = {key: value.to("cuda:1") for key, value in inputs.items()}
+    assert genmode.explain(model, **there, max_new_tokens=12).engine == "graph"
+    assert torch.equal(genmode.generate(model, **there, max_new_tokens=12).cpu(), expected.cpu())
+    assert torch.cuda.current_device() == 0
+
+
 def test_graphs_outlive_the_memory_that_cublas_keeps() -> None:
     model, inputs = make("llama").bfloat16(), padded(3)
     expected = genmode.generate(model, **inputs, max_new_tokens=12)

@@ -34,6 +34,8 @@ def obstacle(model: Any, device: torch.device, attentions: bool) -> str | None:
     """Why the model's forward cannot be captured; None if it may be tried."""
     if device.type != "cuda":
         return f"graphs are for CUDA, and the model is on {device.type}"
+    if device.index != torch.cuda.current_device():
+        return f"graphs are for the device of the call's own model, and this one is on {device}"
     if attentions:
         return "output_attentions keeps what graphs overwrite"
     if model.training:
