@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 import genmode
-from genmode.selection import softmax, topk
+from genmode.selection import topk
 
-from .beams import MASKED, BeamParams, Finished, Trace
+from .beams import MASKED, BeamParams, Finished, Trace, drawn
 
 
 class BeamSearch(genmode.Strategy):
@@ -97,10 +97,8 @@ class BeamSample(BeamSearch):
 def _drawn(
     log_scores: Tensor, running: Tensor, keep: int, multinomial: Callable[[Tensor, int], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    vocab, scores = log_scores.shape[1], log_scores.view(len(running), -1)
-    index = multinomial(softmax(scores, running), keep)  # weights: each continuation's share of its input's
-    sums = scores.gather(1, index) + running.gather(1, index // vocab)
-    return (sums, *_places(index, running, vocab))
+    sums, index = drawn(log_scores.view(len(running), -1), keep, running, multinomial)
+    return (sums, *_places(index, running, log_scores.shape[1]))
 
 
 def _highest(log_scores: Tensor, running: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:

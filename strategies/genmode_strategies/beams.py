@@ -7,6 +7,7 @@ best others go on. Masked scores are large negative numbers (-1e9), not minus in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
+from genmode.selection import softmax
 
 MASKED = -1.0e9
 
@@ -198,6 +200,23 @@ def _judged(
     if early is True:
         over = over | done.all()
     return records, scores, closed, trace, length + 1, running, rows, tokens, over
+
+
+def drawn(
+    scores: Tensor, keep: int, running: Tensor, multinomial: Callable[[Tensor, int], Tensor]
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`keep` continuations of each input, drawn without replacement with weights softmax(score).
+
+    Args:
+        scores: `[inputs, beams * vocab]`, float32: of the next token.
+        running: `[inputs, beams]`, float32: what is added for each open hypothesis.
+        multinomial: see `genmode.Session.multinomial`.
+
+    Returns:
+        Sums, float32, and places in `scores`, long, `[inputs, keep]` each, in the order of the draw.
+    """
+    index = multinomial(softmax(scores, running), keep)
+    return scores.gather(1, index) + running.gather(1, index // (scores.shape[1] // running.shape[1])), index
 
 
 def divisors_of(session: genmode.Session, penalty: float) -> Tensor:

@@ -25,10 +25,10 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
-from genmode.selection import softmax, topk
+from genmode.selection import topk
 
 from .beam_search import BeamSearch
-from .beams import MASKED, BeamParams
+from .beams import MASKED, BeamParams, drawn
 from .hypotheses import Hypotheses, continuing
 
 
@@ -164,7 +164,12 @@ def choose(
     for group in range(groups):
         scores = diversity.scores(group)  # [inputs, size, vocab]
         shown = scores.flatten(1), rules.keep, running[:, group]
-        found, index = topk(*shown) if multinomial is None else drawn(multinomial, *shown)
+        if multinomial is None:
+            found, index = topk(*shown)
+        else:
+            found, index = drawn(*shown, multinomial)
+            found, order = found.sort(dim=1, descending=True)
+            index = index.gather(1, order)
         rows = index // scores.shape[2] + firsts[:, group, None]  # [inputs, keep]
         tokens = index % scores.shape[2]
         ends = endings(rows, tokens)
@@ -221,18 +226,3 @@ class Diversity:
     def count(self, tokens: Tensor) -> None:
         """A group has chosen `tokens` `[inputs, size]`."""
         self.taken_off.scatter_add_(1, tokens, self.penalty)
-
-
-def drawn(
-    multinomial: Callable[[Tensor, int], Tensor], scores: Tensor, keep: int, running: Tensor
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`keep` continuations drawn without replacement, best first: scores and places in `scores`, `[inputs, keep]` each.
-
-    Args:
-        scores: `[inputs, size * vocab]`, float32.
-        running: `[inputs, size]`, float32: what is added for each of the `size` hypotheses.
-    """
-    places = multinomial(softmax(scores, running), keep)
-    sums = scores.gather(1, places) + running.gather(1, places // (scores.shape[1] // running.shape[1]))
-    found, order = sums.sort(dim=1, descending=True)
-    return found, places.gather(1, order)

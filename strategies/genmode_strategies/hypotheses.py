@@ -89,18 +89,18 @@ class Hypotheses:
             offered: bool: which of these are taken in; None for all.
         """
         session, params = self.session, self.params
-        length = self.lengths[session.history.ids.shape[1]].view(1)
+        length, at_once = session.history.ids.shape[1], params.early_stopping is True
         farthest = params.early_stopping == "never" and params.length_penalty > 0
-        closing = (ends, found, self.divisors, length, params.early_stopping is True, farthest)
         over: Tensor
         if session.surely_none(ends if offered is None else offered):
-            self.done, over = _closed(self.done, self.filled, self.worth, *closing)
+            reached = self.divisors[-1 if farthest else length]
+            self.done, over = _closed(self.done, self.filled, self.worth, ends, found, reached, at_once)
             return over
         self.touched = True
         result: Any = session.replay(
             _judged, self.records, self.filled, self.worth, self.met, self.trace, self.done, rows, tokens, offered,
             None if self.open_trace is None else self.open_trace.rows, session.history.tokens, session.prompt_length,
-            *closing,
+            ends, found, self.divisors, self.lengths[length].view(1), at_once, farthest,
         )  # fmt: skip
         self.records, self.filled, self.worth, self.met, self.trace, self.done = result[:6]
         over = result[6]
@@ -198,11 +198,13 @@ def _judged(
         chosen = rows[:, :, None].to(torch.int32)
         traces = open_trace.index_select(0, parents).view(units, count, -1)
         traces = traces.scatter(2, (length - prompt).expand(chosen.shape), chosen)
+    divisor = divisors.index_select(0, length)
     held = _best(
-        records, filled, worth, met, trace, taken & ~done[:, None], worth_of(found[:, :count], divisors.index_select(0, length)),
-        candidates, traces, torch.ones_like(taken),
+        records, filled, worth, met, trace, taken & ~done[:, None], worth_of(found[:, :count], divisor), candidates,
+        traces, torch.ones_like(taken),
     )  # fmt: skip
-    return *held, *_closed(done, held[1], held[2], ends, found, divisors, length, at_once, farthest)
+    reached = divisors[-1:] if farthest else divisor
+    return *held, *_closed(done, held[1], held[2], ends, found, reached, at_once)
 
 
 def _best(
@@ -221,13 +223,11 @@ def _best(
 
 
 def _closed(
-    done: Tensor, filled: Tensor, worth: Tensor, ends: Tensor, found: Tensor, divisors: Tensor, length: Tensor,
-    at_once: bool, farthest: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    done: Tensor, filled: Tensor, worth: Tensor, ends: Tensor, found: Tensor, divisor: Tensor, at_once: bool
+) -> tuple[Tensor, Tensor]:
     """Which units are done, `[units]`, and whether all are."""
     full = filled.all(1)
     if not at_once:
-        reached = divisors[-1:] if farthest else divisors.index_select(0, length)
-        full = full & (worth.amin(1) >= worth_of(found[:, 0], reached))
+        full = full & (worth.amin(1) >= worth_of(found[:, 0], divisor))
     done = done | full | ends.all(1)
     return done, done.all()

@@ -11,7 +11,7 @@ import torch
 import genmode
 from genmode.session.chain import Chain, link
 from genmode.session.history import History
-from genmode.session.pure import Pure, best_processed, drawn_for_seeds, processed
+from genmode.session.pure import Pure, best_processed, drawn_for_seeds
 from genmode.session.random import SeededNoise
 
 
@@ -55,7 +55,7 @@ def test_scores_by_hand() -> None:
     chain = pure(Halve(by=2.0), Halve(by=4.0))
     assert chain is not None
     logits = torch.tensor([[8.0, 16.0, 0.0]])
-    assert processed(logits, chain).tolist() == [[1.0, 2.0, 0.0]]
+    assert chain(logits).tolist() == [[1.0, 2.0, 0.0]]
     assert best_processed(logits, chain).tolist() == [1]
     assert logits.tolist() == [[8.0, 16.0, 0.0]]
 
@@ -79,7 +79,7 @@ def test_a_failure_names_the_processor() -> None:
     chain = pure(Broken())
     assert chain is not None
     with pytest.raises(genmode.DecodingError, match=r"'broken' \(from the test\) failed in process: ValueError: no"):
-        processed(torch.zeros(1, 3), chain)
+        chain(torch.zeros(1, 3))
 
 
 def test_the_built_in_ones_do_not_look_at_the_tokens() -> None:
@@ -95,5 +95,5 @@ def test_the_built_in_ones_do_not_look_at_the_tokens() -> None:
         some = History(torch.randint(0, 50, (2, 9)), None, torch.tensor([0, 2]), 4, 9)
         chain = pure(cls())
         assert chain is not None, entry.name
-        assert torch.equal(processed(scores, chain), cls().process(scores.clone(), some)), entry.name
+        assert torch.equal(chain(scores), cls().process(scores.clone(), some)), entry.name
     assert {"temperature", "top_k", "top_p", "min_p", "typical_p"} <= set(names)

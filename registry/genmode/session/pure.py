@@ -52,13 +52,8 @@ def pure_line(line: Line) -> Pure | None:
     return Pure(line, key)
 
 
-def processed(logits: Tensor, pure: Pure) -> Tensor:
-    """Scores after all processors: `[rows, vocab]`, float32; of logits of any floating dtype, as all others here."""
-    return pure(logits)
-
-
 def log_processed(logits: Tensor, pure: Pure) -> Tensor:
-    """The same on log-probabilities."""
+    """Log-probabilities after all processors: `[rows, vocab]`, float32; of logits of any floating dtype, as all here."""
     return pure.line.process(log_softmax(logits), _NOTHING)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import candidates
 from ..selection import first_best, log_softmax
 from .commit import advance, advance_unevenly, record
-from .pure import Pure, best_processed, drawn, drawn_for_seeds, log_processed, processed
+from .pure import Pure, best_processed, drawn, drawn_for_seeds, log_processed
 from .random import SeededNoise, TorchNoise
 from .replay import stay, stays
 
@@ -91,7 +91,7 @@ class Step:
             if pure is None or not pure.key:
                 scores = self.process(self.logits)
             else:
-                scores = self._session.replay(processed, self._given, pure)
+                scores = self._session.replay(pure, self._given)
             self._scores = scores
         return scores
 
