@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +20,23 @@ from .. import kernels
 KEPT = 12
 """Recorded functions kept with one workbench; the one used longest ago goes first."""
 
+SMALL = 8192
+"""Arguments of so many bytes at most are copied together by one kernel."""
+
 capturing = threading.Lock()
 """One capture at a time."""
+
+
+class Argument(NamedTuple):
+    """A tensor that a graph reads: which of the function's arguments it is, and where it lies."""
+
+    number: int
+    tensor: Tensor
+    place: int
+    given: bool
+    """Whether it is the one that the function was given; else the graph's own."""
+    small: Tensor | None
+    """Its bytes if they are copied together with others."""
 
 
 class Recorded:
@@ -29,22 +44,24 @@ class Recorded:
 
     def __init__(self) -> None:
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.arguments: list[Tensor] = []
+        self.arguments: list[Argument] = []
         self.results: Any = None
-        self.copies = False
+        self.moving: set[int] = set()
+        """Arguments, by their number, that were marked as staying and were found elsewhere later."""
         self.failed = False
 
     def record(self, function: Callable[..., Any], arguments: tuple[Any, ...], pool: Any) -> None:
         """Capture `function`; nothing runs.
 
-        Tensors that stay where they are (`stay`) are read there, unless one of them was found elsewhere later;
-        of others the graph has copies.
+        Tensors that stay where they are (`stay`) are read there, unless they were found elsewhere later; of others the
+        graph has copies.
 
         Args:
             pool: memory pool to take from; None for a new one.
         """
         own = tuple(
-            one if not isinstance(one, Tensor) or (stays(one) and not self.copies) else one.clone() for one in arguments
+            one if not isinstance(one, Tensor) or (stays(one) and number not in self.moving) else one.clone()
+            for number, one in enumerate(arguments)
         )
         graph, side = torch.cuda.CUDAGraph(), kernels.stream("capture")
         pool = torch.cuda.graph_pool_handle() if pool is None else pool
@@ -61,23 +78,42 @@ class Recorded:
             if isinstance(one, Tensor):
                 stay(one)
         self.graph, self.results = graph, results
-        self.arguments = [one for one in own if isinstance(one, Tensor)]
+        self.arguments = [
+            Argument(
+                number, one, one.data_ptr(), one is arguments[number], one.view(torch.uint8) if _small(one) else None
+            )
+            for number, one in enumerate(own)
+            if isinstance(one, Tensor)
+        ]
 
-    def fits(self, tensors: list[Tensor]) -> bool:
-        """Whether what the graph reads in place lies where it was."""
-        return self.copies or all(
-            own.data_ptr() == given.data_ptr() or not stays(own)
-            for own, given in zip(self.arguments, tensors, strict=True)
-        )
+    def fits(self, arguments: tuple[Any, ...]) -> bool:
+        """Whether what the graph reads in place lies where it was; notes what does not."""
+        moved = {one.number for one in self.arguments if one.given and one.place != arguments[one.number].data_ptr()}
+        self.moving |= moved
+        return not moved
 
-    def replay(self, tensors: list[Tensor]) -> Any:
+    def replay(self, arguments: tuple[Any, ...]) -> Any:
         """Run the graph on these arguments."""
-        for own, given in zip(self.arguments, tensors, strict=True):
-            if own.data_ptr() != given.data_ptr():
-                own.copy_(given)
+        into, out_of = [], []
+        for one in self.arguments:
+            given = arguments[one.number]
+            if one.place == given.data_ptr():
+                continue
+            if one.small is None or not given.is_contiguous():
+                one.tensor.copy_(given)
+            else:
+                into.append(one.small)
+                out_of.append(given.view(torch.uint8))
+        if into:
+            torch._foreach_copy_(into, out_of)
         if self.graph is not None:
             self.graph.replay()
         return self.results
+
+
+def _small(tensor: Tensor) -> bool:
+    """Whether the bytes of a tensor may be copied together with those of others."""
+    return tensor.dim() > 0 and 0 < tensor.nbytes <= SMALL and tensor.is_contiguous()
 
 
 class Replays:
@@ -95,7 +131,10 @@ class Replays:
         """
         if kernels.pending("select"):
             return function(*arguments)
-        key = (function, *((one.shape, one.dtype) if isinstance(one, Tensor) else one for one in arguments))
+        key = (
+            function,
+            *((one.shape, one.stride(), one.dtype) if isinstance(one, Tensor) else one for one in arguments),
+        )
         found = self._kept.get(key)
         if found is None:
             self._kept[key] = Recorded()
@@ -106,9 +145,7 @@ class Replays:
         self._kept.move_to_end(key)
         if found.failed:
             return function(*arguments)
-        tensors = [one for one in arguments if isinstance(one, Tensor)]
-        if found.graph is None or not found.fits(tensors):
-            found.copies = found.graph is not None
+        if found.graph is None or not found.fits(arguments):
             spare = found if found.graph is not None else self._spare
             try:
                 found.record(function, arguments, spare.graph.pool() if spare is not None and spare.graph else None)
@@ -117,7 +154,7 @@ class Replays:
                 return function(*arguments)
             if spare is self._spare:
                 self._spare = None
-        return found.replay(tensors)
+        return found.replay(arguments)
 
 
 def stay(tensor: Tensor) -> Tensor:
