@@ -101,7 +101,7 @@ class AssistedGeneration(genmode.Strategy):
         """What the parameters ask for."""
         most = params.prompt_lookup_num_tokens
         if most is not None:
-            return CopyDrafter(session, lambda text, count: look_up(text, params.max_matching_ngram_size, count), most)
+            return CopyDrafter(session, look_up, params.max_matching_ngram_size, most)
         if params.assistant_early_exit is not None:
             reader = SameTokens(session, first_layers(session.model, params.assistant_early_exit))
             lengths, threshold = lengths_of(session, params, None), params.assistant_confidence_threshold

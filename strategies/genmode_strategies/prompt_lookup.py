@@ -44,26 +44,22 @@ class PromptLookup(genmode.Strategy):
         do_sample: bool = Field(False, description="sample instead of taking the most probable token")
 
     def decode(self, session: genmode.Session, params: Any) -> None:
-        def look(history: genmode.History, count: int) -> tuple[Tensor, Tensor]:
-            return look_up(history, params.max_matching_ngram_size, count)
-
-        drafter = CopyDrafter(session, look, params.prompt_lookup_num_tokens)
+        drafter = CopyDrafter(session, look_up, params.max_matching_ngram_size, params.prompt_lookup_num_tokens)
         decode_with(drafter, session, params.do_sample, foretold=session.foretells(sample=False))
 
 
-def look_up(history: genmode.History, longest: int, count: int) -> tuple[Tensor, Tensor]:
+def look_up(tokens: Tensor, lengths: Tensor, starts: Tensor, longest: int, count: int) -> tuple[Tensor, Tensor]:
     """What followed the first earlier occurrence of each row's longest recurring ending.
 
     Args:
-        history: rows may differ in length.
+        tokens, lengths, starts: of a `History`.
         longest: longest ending to look for, in tokens.
         count: how many tokens to draft.
 
     Returns:
         The draft `[rows, count]`, long, and which rows have one, `[rows]`, bool.
     """
-    width = history.uniform if history.uniform is not None else history.tokens.shape[1]
-    tokens, lengths = history.tokens[:, :width], history.lengths[:, None]
+    lengths, starts, width = lengths[:, None], starts[:, None], tokens.shape[1]
     columns = torch.arange(width, device=tokens.device)
     # run[r, j]: how many tokens ending at column j equal the row's last ones, at most `longest`.
     run = torch.zeros_like(tokens)
@@ -71,9 +67,7 @@ def look_up(history: genmode.History, longest: int, count: int) -> tuple[Tensor,
     for back in range(longest):
         ending = tokens.gather(1, (lengths - 1 - back).clamp(min=0))
         same = tokens.roll(back, 1) == ending
-        alive = (
-            alive & same & (columns - back >= history.starts[:, None]) & (lengths - 1 - back >= history.starts[:, None])
-        )
+        alive = alive & same & (columns - back >= starts) & (lengths - 1 - back >= starts)
         run = run + alive
     run = run.masked_fill(columns >= lengths - 1, 0)  # the ending itself is no earlier occurrence
     best = run.amax(1)

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
 import genmode
 
@@ -40,8 +39,5 @@ class SuffixLookup(genmode.Strategy):
         do_sample: bool = Field(False, description="sample instead of taking the most probable token")
 
     def decode(self, session: genmode.Session, params: Any) -> None:
-        def look(history: genmode.History, count: int) -> tuple[Tensor, Tensor]:
-            return look_everywhere(history, params.max_suffix_size, count)
-
-        drafter = CopyDrafter(session, look, params.suffix_lookup_num_tokens)
+        drafter = CopyDrafter(session, look_everywhere, params.max_suffix_size, params.suffix_lookup_num_tokens)
         decode_with(drafter, session, params.do_sample, foretold=session.foretells(sample=False))

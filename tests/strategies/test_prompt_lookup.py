@@ -19,47 +19,46 @@ DRAFT = {"prompt_lookup_num_tokens": 4}
 BANS = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "bad_words_ids": [[7], [44, 44], [42, 11]]}
 
 
-def history(*rows: list[int], starts: list[int] | None = None) -> genmode.History:
-    """Rows of their own lengths; columns behind their ends hold 99."""
+def history(*rows: list[int], starts: list[int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, lengths and starts of rows of their own lengths; columns behind their ends hold 99."""
     tokens = torch.full((len(rows), max(map(len, rows)) + 2), 99)
     for row, tokens_of_row in enumerate(rows):
         tokens[row, : len(tokens_of_row)] = torch.tensor(tokens_of_row)
     lengths = torch.tensor([len(row) for row in rows])
     first = torch.tensor(starts or [0] * len(rows))
-    uniform = len(rows[0]) if len({len(row) for row in rows}) == 1 else None
-    return genmode.History(tokens, lengths, first, 0, uniform, max(map(len, rows)))
+    return tokens, lengths, first
 
 
 class TestLookUp:
     def test_what_followed_the_last_tokens(self) -> None:
-        draft, found = look_up(history([5, 6, 7, 8, 5, 6]), 2, 3)
+        draft, found = look_up(*history([5, 6, 7, 8, 5, 6]), 2, 3)
         assert (draft.tolist(), found.tolist()) == ([[7, 8, 5]], [True])
 
     def test_the_longest_ending_wins_over_an_earlier_shorter_one(self) -> None:
-        draft, _ = look_up(history([6, 1, 2, 5, 6, 3, 4, 5, 6]), 2, 2)
+        draft, _ = look_up(*history([6, 1, 2, 5, 6, 3, 4, 5, 6]), 2, 2)
         assert draft.tolist() == [[3, 4]]
 
     def test_the_first_of_several_occurrences(self) -> None:
-        draft, _ = look_up(history([5, 1, 5, 2, 5]), 1, 1)
+        draft, _ = look_up(*history([5, 1, 5, 2, 5]), 1, 1)
         assert draft.tolist() == [[1]]
 
     def test_no_occurrence(self) -> None:
-        assert look_up(history([5, 6, 7]), 2, 2)[1].tolist() == [False]
+        assert look_up(*history([5, 6, 7]), 2, 2)[1].tolist() == [False]
 
     def test_an_ending_may_overlap_its_occurrence(self) -> None:
-        draft, found = look_up(history([5, 5, 5]), 2, 2)
+        draft, found = look_up(*history([5, 5, 5]), 2, 2)
         assert (draft.tolist(), found.tolist()) == ([[5, 5]], [True])
 
     def test_rows_of_their_own_lengths(self) -> None:
-        draft, found = look_up(history([5, 6, 7, 5], [8, 9, 1, 2, 3, 8], [4, 4]), 2, 2)
+        draft, found = look_up(*history([5, 6, 7, 5], [8, 9, 1, 2, 3, 8], [4, 4]), 2, 2)
         assert draft[0].tolist() == [6, 7]
         assert draft[1].tolist() == [9, 1]
         assert found.tolist() == [True, True, True]
 
     def test_padding_is_no_text(self) -> None:
-        _, found = look_up(history([0, 0, 5, 0]), 1, 1)
+        _, found = look_up(*history([0, 0, 5, 0]), 1, 1)
         assert found.tolist() == [True]
-        _, found = look_up(history([0, 0, 5, 0], starts=[2]), 1, 1)
+        _, found = look_up(*history([0, 0, 5, 0], starts=[2]), 1, 1)
         assert found.tolist() == [False]
 
     def test_agreeing(self) -> None:

@@ -133,6 +133,11 @@ class Step:
         found: Tensor = self._session.replay(best_processed, self._given, pure)
         return found
 
+    def best_each(self) -> Tensor:
+        """The token with the highest score at each position of the draft, as `best`: `[rows, k + 1]`, long."""
+        scores = self.each_scores
+        return first_best(scores.flatten(0, 1)).view(scores.shape[:2])
+
     @property
     def _given(self) -> Tensor:
         """The logits of the next token in the model's dtype, or as `logits` once these were asked for."""

@@ -42,14 +42,17 @@ class CopyDrafter:
 
     Args:
         session: the session.
-        look: finds a draft `[rows, count]`, long, for each row, and which rows have one, `[rows]`, bool.
+        look: finds a draft of `count` tokens for each row; `look(tokens, lengths, starts, longest, count)` gets three
+            tensors of a `History` and returns the draft, `[rows, count]`, long, and which rows have one, `[rows]`, bool.
+            It is replayed.
+        longest: longest ending to look for, in tokens.
         most: the longest draft.
     """
 
     def __init__(
-        self, session: genmode.Session, look: Callable[[genmode.History, int], tuple[Tensor, Tensor]], most: int
-    ) -> None:
-        self.session, self.look, self.most = session, look, most
+        self, session: genmode.Session, look: Callable[..., tuple[Tensor, Tensor]], longest: int, most: int
+    ) -> None:  # fmt: skip
+        self.session, self.look, self.longest, self.most = session, look, longest, most
         self.lengths = [0] + [most >> shift for shift in reversed(range(most.bit_length()))]
         self.free = free_tokens(session)
         self.agreed, self.tried = HOPE
@@ -64,7 +67,13 @@ class CopyDrafter:
         if self.rest:
             self.rest, self.copied = self.rest - 1, None
             return None
-        self.copied, found = self.look(session.history, self.most)
+        history = session.history
+        width = history.tokens.shape[1]  # always the same on a device, where each width is another recording
+        if session.reads_freely:
+            width = min(history.uniform or history.bound, width)
+        self.copied, found = session.replay(
+            self.look, history.tokens[:, :width], history.lengths, history.starts, self.longest, self.most
+        )
         self.found = found & session.unfinished
         if session.reads_freely:
             running = int(session.unfinished.sum())
@@ -79,10 +88,7 @@ class CopyDrafter:
         if self.copied is None or self.found is None:
             return
         width = 1 if step.draft is None else min(step.draft.shape[1], self.copied.shape[1])
-        same = (self.copied[:, :width] == chosen[:, :width]).long().cumprod(1).sum(1)
-        tried = (same + 1).clamp(max=width)
-        counted = torch.stack([same * self.found, tried * self.found, self.found.long(), running.long()]).sum(1)
-        seen = self.carrier.exchange(counted)
+        seen = self.carrier.exchange(self.session.replay(compared, self.copied, chosen, self.found, running, width))
         if seen is None:
             return
         numbers = seen.tolist()
@@ -92,6 +98,13 @@ class CopyDrafter:
             self.agreed = FORGET * self.agreed + numbers[0]
             self.tried = FORGET * self.tried + numbers[1]
         self.share = numbers[2] / max(numbers[3], 1)
+
+
+def compared(copied: Tensor, chosen: Tensor, found: Tensor, running: Tensor, width: int) -> Tensor:
+    """How many of the first `width` copied tokens agreed, of how many tried, in how many rows, of how many: `[4]`, long."""
+    same = (copied[:, :width] == chosen[:, :width]).long().cumprod(1).sum(1)
+    tried = (same + 1).clamp(max=width)
+    return torch.stack([same * found, tried * found, found.long(), running.long()]).sum(1)
 
 
 def best_length(lengths: list[int], rate: float, share: float, rows: int, free: float) -> int:

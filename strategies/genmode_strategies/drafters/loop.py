@@ -58,11 +58,11 @@ def decode_with(drafter: Drafter | None, session: genmode.Session, sample: bool,
     for step in session.steps():
         running = session.unfinished
         if step.draft is None and session.history.uniform is not None:
-            chosen = (step.sample() if sample else step.scores.argmax(-1))[:, None]  # [rows, 1]
+            chosen = (step.sample() if sample else step.best())[:, None]  # [rows, 1]
             agreed = agreeing(None, chosen)
             step.commit(chosen[:, 0])
         else:
-            chosen = step.sample_each() if sample else step.each_scores.argmax(-1)  # [rows, k + 1]
+            chosen = step.sample_each() if sample else step.best_each()  # [rows, k + 1]
             agreed = agreeing(step.draft, chosen)
             step.commit(chosen, counts=agreed + 1)
         if drafter is not None:

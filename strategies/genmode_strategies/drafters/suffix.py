@@ -13,22 +13,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-import genmode
 
-
-def look_everywhere(history: genmode.History, longest: int, count: int) -> tuple[Tensor, Tensor]:
+def look_everywhere(
+    tokens: Tensor, lengths: Tensor, starts: Tensor, longest: int, count: int
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What followed the best earlier occurrence, in any row, of each row's ending.
 
     Args:
-        history: rows may differ in length.
+        tokens, lengths, starts: of a `History`.
         longest: longest ending to look for, in tokens.
         count: how many tokens to draft.
 
     Returns:
         The draft `[rows, count]`, long, and which rows have one, `[rows]`, bool.
     """
-    width = history.uniform if history.uniform is not None else min(history.bound, history.tokens.shape[1])
-    tokens, lengths, starts = history.tokens[:, :width], history.lengths, history.starts
+    width = tokens.shape[1]
     rows, columns = torch.arange(len(tokens), device=tokens.device), torch.arange(width, device=tokens.device)
     # run[r, s, j]: how many tokens of row s ending at column j equal row r's last ones, at most `longest`.
     run = torch.zeros(len(rows), *tokens.shape, dtype=torch.int16, device=tokens.device)
