@@ -71,8 +71,8 @@ def topk(
     """
     if k <= _KERNEL_MOST:
         found = _by_kernels("highest", scores, k, plus, over, True)
-        if found is not None:  # torch takes the first of equals, and orders them as it does those of a short row
-            values, order = found[0].topk(k)
+        if found is not None:  # torch.topk sorts what it has found as torch.sort does
+            values, order = found[0].sort(-1, descending=True)
             return values, found[1].gather(1, order)
     scores = _plus(scores, plus)
     scores = scores if over is None else scores / over

@@ -42,11 +42,10 @@ def build_ahead(model: Any, config: Any, rows: int, limit: int) -> None:
 
     def select() -> None:
         logits = torch.zeros(rows, vocab, dtype=model.dtype)
+        first_best(logits)  # also for telling whether logits are numbers
         if beams > 1:
             topk(logits.float().view(rows // beams, -1), keep, torch.zeros(rows // beams, beams))
-        elif not config.do_sample:
-            first_best(logits)
-        elif top_k:
+        elif config.do_sample and top_k:
             highest(logits.float(), top_k + SPARE)
 
     kernels.build_ahead("select", (device, model.dtype, rows, vocab, keep, config.do_sample, top_k), device, select)
