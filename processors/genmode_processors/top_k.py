@@ -17,7 +17,7 @@ from torch import Tensor
 
 import genmode
 from genmode.candidates import Candidates
-from genmode.selection import at_least, kth_highest
+from genmode.selection import best
 
 from ._truncation import Truncation, adopted
 
@@ -52,7 +52,7 @@ class TopK(Truncation):
         """`[rows, vocab]`, a new tensor."""
         if not self.count:
             return scores
-        return at_least(scores, kth_highest(scores, min(self.count, scores.shape[-1])))
+        return best(scores, min(self.count, scores.shape[-1]))
 
     def narrow(self, candidates: Candidates, history: genmode.History) -> Candidates:
         """The same for candidates."""

@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
-from genmode.candidates import SMALL, Candidates
-from genmode.selection import ascending
+from genmode.candidates import Candidates
+from genmode.selection import without_tail
 
 from ._truncation import Truncation, adopted, exempt, ranks, without
 
@@ -48,20 +48,11 @@ class TopP(Truncation):
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         """`[rows, vocab]`, a new tensor."""
-        if scores.device.type != "cpu" or scores.dtype != torch.float32 or scores.shape[-1] <= SMALL:
+        if scores.device.type != "cpu" or scores.dtype != torch.float32:
             return self._by_sorting(scores)
-        ordered = ascending(scores)
-        reached = ordered.softmax(-1).cumsum(-1)
-        most = scores.shape[-1] - min(self.min_tokens_to_keep, scores.shape[-1])
-        limit = reached.new_full((len(reached), 1), 1 - self.params.top_p)
-        dropped = torch.searchsorted(reached, limit, right=True).clamp_(max=most)  # [rows, 1] how many
-        lowest = ordered.gather(-1, dropped)
-        tied = (lowest == ordered.gather(-1, (dropped - 1).clamp_(min=0))) & (dropped > 0)
-        tied |= reached[:, -1:].isnan()
-        result = without(scores, scores < lowest)
-        if bool(tied.any()):
-            rows = tied.nonzero()[:, 0]
-            result[rows] = self._by_sorting(scores[rows])
+        result, tied = without_tail(scores, 1 - self.params.top_p, self.min_tokens_to_keep)
+        if tied:
+            result[tied] = self._by_sorting(scores[tied])
         return result
 
     def _by_sorting(self, scores: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ equal scores are common.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,12 @@ from torch import Tensor
 
 from . import kernels
 
+_INFINITY = np.float32(np.inf)
 _BLOCK = 64
 _FEW = 160
 _SHORT = 4096
+_SORTED = 2048
+"""Up to this size numpy sorts a row sooner than it partitions it."""
 _MIDDLE = 40_000
 """Up to this size numpy partitions a row sooner than its blocks are compared."""
 _CUDA_BLOCK = 256
@@ -35,7 +39,7 @@ _CUDA_ROWS = 64
 
 
 def _vectorised(scores: Tensor) -> bool:
-    return scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.shape[-1] >= _SHORT
+    return _on_cpu(scores) and scores.shape[-1] >= _SHORT
 
 
 def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -171,14 +175,14 @@ def kth_highest(scores: Tensor, k: int) -> Tensor:
     if k == 1:
         return scores.amax(-1, keepdim=True)
     vocab = scores.shape[-1]
-    if scores.device.type == "cpu" and scores.dtype == torch.float32 and (k > _FEW or vocab <= _MIDDLE):
+    if _on_cpu(scores) and (k > _FEW or vocab <= _MIDDLE):
         return torch.from_numpy(np.partition(scores.detach().numpy(), vocab - k, axis=-1)[:, vocab - k, None])
     return highest(scores, k)[0][:, -1:]
 
 
 def ascending(scores: Tensor) -> Tensor:
     """The scores of each row in ascending order, `[rows, vocab]`; the values that torch.sort returns."""
-    if not _vectorised(scores):
+    if not _on_cpu(scores):
         return scores.sort(-1).values
     return torch.from_numpy(np.sort(scores.detach().numpy(), axis=-1))
 
@@ -261,10 +265,71 @@ def _normalised(scores: Tensor, log: bool, plus: Tensor | None) -> Tensor | None
     return _by_kernels("softmax", scores, log, plus) if scores.shape[0] <= _CUDA_ROWS else None
 
 
+def best(scores: Tensor, k: int) -> Tensor:
+    """`scores` `[rows, vocab]` with -inf where they are less than the row's k-th highest: a new tensor.
+
+    Args:
+        k: from 1 to vocab.
+    """
+    if not _on_cpu(scores) or scores.shape[-1] > _SORTED:
+        return at_least(scores, kth_highest(scores, k))
+    bounds: list[float] = []
+    for values in ascending(scores).numpy():
+        place = len(values) - k
+        least, bound = values[place], values[place - 1] if place else -_INFINITY
+        if not bound < least:
+            first = int(values.searchsorted(least))
+            bound = values[first - 1] if first and least == least else -_INFINITY  # than NaN, none is less
+        bounds.append(bound)
+    return _above(scores, bounds)
+
+
+def without_tail(scores: Tensor, mass: float, keep: int) -> tuple[Tensor, list[int]]:
+    """`scores` with -inf for each row's lowest ones, while their probabilities sum to at most `mass`: a new tensor.
+
+    Args:
+        scores: `[rows, vocab]`, float32, on the CPU.
+        keep: so many of the highest stay in any case.
+
+    Returns:
+        The scores, and the rows to be done otherwise: those in which equal scores would have to be told apart, or the
+        highest is not finite.
+    """
+    ordered = ascending(scores)
+    reached = ordered.softmax(-1).cumsum(-1)
+    limit, most = np.float32(mass), max(scores.shape[-1] - keep, 0)
+    bounds: list[float] = []
+    left: list[int] = []
+    for row, (values, sums) in enumerate(zip(ordered.numpy(), reached.numpy(), strict=True)):
+        dropped = min(int(sums.searchsorted(limit, "right")), most)
+        bounds.append(values[dropped - 1] if dropped else -_INFINITY)
+        if bounds[-1] == values[dropped] or not math.isfinite(values[-1]):
+            left.append(row)
+    return _above(scores, bounds), left
+
+
 def at_least(scores: Tensor, least: Tensor) -> Tensor:
-    """`scores` `[rows, vocab]` with -inf where they are less than the row's `least` `[rows, 1]`: a new tensor."""
-    found = _by_kernels("at_least", scores, least)
-    return torch.where(scores < least, -torch.inf, scores) if found is None else found
+    """`scores` with -inf where they are less than the row's `least` `[rows, 1]`: a new tensor."""
+    if not _on_cpu(scores):
+        found = _by_kernels("at_least", scores, least)
+        return torch.where(scores < least, -torch.inf, scores) if found is None else found
+    with np.errstate(over="ignore"):
+        return _above(scores, np.nextafter(least.numpy()[:, 0], -_INFINITY))
+
+
+def _above(scores: Tensor, bounds: Sequence[float]) -> Tensor:
+    """`scores` with -inf where they do not exceed the row's bound, NaN staying; on the CPU."""
+    if len(scores) == 1:
+        return torch.threshold(scores, float(bounds[0]), -torch.inf)
+    values = scores.detach().numpy()
+    result = np.full_like(values, -_INFINITY)
+    np.copyto(result, values, where=~(values <= np.array(bounds, dtype=np.float32)[:, None]))
+    return torch.from_numpy(result)
+
+
+def _on_cpu(scores: Tensor) -> bool:
+    """Whether numpy can read them as they are."""
+    return scores.device.type == "cpu" and scores.dtype == torch.float32
 
 
 def _parts(scores: Tensor) -> int:
