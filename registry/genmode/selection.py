@@ -314,7 +314,7 @@ def at_least(scores: Tensor, least: Tensor) -> Tensor:
         found = _by_kernels("at_least", scores, least)
         return torch.where(scores < least, -torch.inf, scores) if found is None else found
     with np.errstate(over="ignore"):
-        return _above(scores, np.nextafter(least.numpy()[:, 0], -_INFINITY))
+        return _above(scores, np.nextafter(least.numpy()[:, 0], -_INFINITY).tolist())
 
 
 def _above(scores: Tensor, bounds: Sequence[float]) -> Tensor:

@@ -105,7 +105,7 @@ class Recorded:
                 into.append(one.small)
                 out_of.append(given.view(torch.uint8))
         if into:
-            torch._foreach_copy_(into, out_of)
+            torch._foreach_copy_(into, out_of)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         if self.graph is not None:
             self.graph.replay()
         return self.results

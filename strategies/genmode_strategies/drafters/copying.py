@@ -71,18 +71,19 @@ class CopyDrafter:
         width = history.tokens.shape[1]  # always the same on a device, where each width is another recording
         if session.reads_freely:
             width = min(history.uniform or history.bound, width)
-        self.copied, found = session.replay(
+        copied, found = session.replay(
             self.look, history.tokens[:, :width], history.lengths, history.starts, self.longest, self.most
         )
-        self.found = found & session.unfinished
+        found = found & session.unfinished
+        self.copied, self.found = copied, found
         if session.reads_freely:
             running = int(session.unfinished.sum())
-            self.share = int(self.found.sum()) / max(running, 1)
+            self.share = int(found.sum()) / max(running, 1)
         rate = self.agreed / self.tried
         width = best_length(self.lengths, rate, self.share, session.rows, self.free)
         if width == 0 and best_length(self.lengths, rate, 1.0, session.rows, self.free) == 0:
             self.rest, self.pause = self.pause - 1, min(2 * self.pause, SELDOM[1])
-        return self.copied[:, :width] if width else None
+        return copied[:, :width] if width else None
 
     def learn(self, step: genmode.Step, chosen: Tensor, agreed: Tensor, running: Tensor) -> None:
         if self.copied is None or self.found is None:
