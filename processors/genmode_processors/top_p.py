@@ -18,7 +18,7 @@ from torch import Tensor
 
 import genmode
 from genmode.candidates import Candidates
-from genmode.selection import without_tail
+from genmode.selection import numpy_reads, without_tail
 
 from ._truncation import Truncation, adopted, exempt, ranks, without
 
@@ -48,7 +48,7 @@ class TopP(Truncation):
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         """`[rows, vocab]`, a new tensor."""
-        if scores.device.type != "cpu" or scores.dtype != torch.float32:
+        if not numpy_reads(scores):
             return self._by_sorting(scores)
         result, tied = without_tail(scores, 1 - self.params.top_p, self.min_tokens_to_keep)
         if tied:

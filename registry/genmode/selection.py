@@ -32,14 +32,17 @@ _MIDDLE = 40_000
 _CUDA_BLOCK = 256
 _CUDA_FEW = 16
 """More than so many of the highest are found faster by torch.topk there."""
-_KERNEL_MOST = 128
-"""So many are found by kernels at most."""
 _CUDA_ROWS = 64
 """More rows than this keep the device busy without being cut."""
 
 
+def numpy_reads(scores: Tensor) -> bool:
+    """Whether numpy can work on them as they are: float32, on the CPU."""
+    return scores.device.type == "cpu" and scores.dtype == torch.float32
+
+
 def _vectorised(scores: Tensor) -> bool:
-    return _on_cpu(scores) and scores.shape[-1] >= _SHORT
+    return numpy_reads(scores) and scores.shape[-1] >= _SHORT
 
 
 def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -54,7 +57,7 @@ def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     vocab = scores.shape[-1]
     if not _vectorised(scores) or k > vocab // 2:
-        found = _by_kernels("highest", scores, k) if k <= _KERNEL_MOST else None
+        found = _by_kernels("highest", scores, k) if k <= kernels.MOST else None
         return topk(scores, k) if found is None else (found[0].to(scores.dtype), found[1])
     if k <= _FEW and k <= vocab // _BLOCK:
         return _few(scores, k, _BLOCK)
@@ -73,7 +76,7 @@ def topk(
         plus: `[rows, n]`, float32: what is added to each of n equal parts of a row; None for nothing.
         over: `[rows, vocab]`, float32: what scores are divided by; None for 1.
     """
-    if k <= _KERNEL_MOST:
+    if k <= kernels.MOST:
         found = _by_kernels("highest", scores, k, plus, over, True)
         if found is not None:  # torch.topk sorts what it has found as torch.sort does
             values, order = found[0].sort(-1, descending=True)
@@ -175,14 +178,14 @@ def kth_highest(scores: Tensor, k: int) -> Tensor:
     if k == 1:
         return scores.amax(-1, keepdim=True)
     vocab = scores.shape[-1]
-    if _on_cpu(scores) and (k > _FEW or vocab <= _MIDDLE):
+    if numpy_reads(scores) and (k > _FEW or vocab <= _MIDDLE):
         return torch.from_numpy(np.partition(scores.detach().numpy(), vocab - k, axis=-1)[:, vocab - k, None])
     return highest(scores, k)[0][:, -1:]
 
 
 def ascending(scores: Tensor) -> Tensor:
     """The scores of each row in ascending order, `[rows, vocab]`; the values that torch.sort returns."""
-    if not _on_cpu(scores):
+    if not numpy_reads(scores):
         return scores.sort(-1).values
     return torch.from_numpy(np.sort(scores.detach().numpy(), axis=-1))
 
@@ -271,7 +274,7 @@ def best(scores: Tensor, k: int) -> Tensor:
     Args:
         k: from 1 to vocab.
     """
-    if not _on_cpu(scores) or scores.shape[-1] > _SORTED:
+    if not numpy_reads(scores) or scores.shape[-1] > _SORTED:
         return at_least(scores, kth_highest(scores, k))
     bounds: list[float] = []
     for values in ascending(scores).numpy():
@@ -300,8 +303,8 @@ def without_tail(scores: Tensor, mass: float, keep: int) -> tuple[Tensor, list[i
     limit, most = np.float32(mass), max(scores.shape[-1] - keep, 0)
     bounds: list[float] = []
     left: list[int] = []
-    for row, (values, sums) in enumerate(zip(ordered.numpy(), reached.numpy(), strict=True)):
-        dropped = min(int(sums.searchsorted(limit, "right")), most)
+    for row, (values, masses) in enumerate(zip(ordered.numpy(), reached.numpy(), strict=True)):
+        dropped = min(int(masses.searchsorted(limit, "right")), most)
         bounds.append(values[dropped - 1] if dropped else -_INFINITY)
         if bounds[-1] == values[dropped] or not math.isfinite(values[-1]):
             left.append(row)
@@ -310,7 +313,7 @@ def without_tail(scores: Tensor, mass: float, keep: int) -> tuple[Tensor, list[i
 
 def at_least(scores: Tensor, least: Tensor) -> Tensor:
     """`scores` with -inf where they are less than the row's `least` `[rows, 1]`: a new tensor."""
-    if not _on_cpu(scores):
+    if not numpy_reads(scores):
         found = _by_kernels("at_least", scores, least)
         return torch.where(scores < least, -torch.inf, scores) if found is None else found
     with np.errstate(over="ignore"):
@@ -325,11 +328,6 @@ def _above(scores: Tensor, bounds: Sequence[float]) -> Tensor:
     result = np.full_like(values, -_INFINITY)
     np.copyto(result, values, where=~(values <= np.array(bounds, dtype=np.float32)[:, None]))
     return torch.from_numpy(result)
-
-
-def _on_cpu(scores: Tensor) -> bool:
-    """Whether numpy can read them as they are."""
-    return scores.device.type == "cpu" and scores.dtype == torch.float32
 
 
 def _parts(scores: Tensor) -> int:

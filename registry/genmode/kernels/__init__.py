@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 
+MOST = 128
+"""So many of the highest of a row are found at most."""
+
 
 class KernelError(RuntimeError):
     """Triton could not build or start a kernel."""

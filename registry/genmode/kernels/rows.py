@@ -25,16 +25,14 @@ import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
 from torch import Tensor
 
-from . import KernelError
+from . import MOST, KernelError
 
 SPAN = 2048
 """Scores of a part."""
 MERGED = 8192
 """One program selects from so many at most."""
-MOST = 128
-"""How many of the highest are found at most."""
-LANES = tl.constexpr(128)
-"""What is selected from is read in so many lanes, at least `MOST`."""
+LANES = tl.constexpr(MOST)
+"""What is selected from is read in so many lanes, since as many are found at most."""
 _LEAST = tl.constexpr(-(2**31))
 """Below every score."""
 
@@ -263,7 +261,7 @@ def highest(
 
     Args:
         scores: `[rows, length]`, floating point; elements of a row side by side, fewer than 2^31. NaN counts most.
-        k: from 1 to `MOST`, and not more than there are.
+        k: from 1 to `genmode.kernels.MOST`, and not more than there are.
         plus: as of `softmax`.
         over: `[rows, length]`, float32, contiguous; None for 1.
         unsorted: as torch.topk has them before it sorts them: by place, those that equal the least behind the others.

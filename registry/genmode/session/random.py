@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import counter
 from ..candidates import GeneratorNoise
 from ..errors import ParameterError
+from ..selection import topk
 
 if TYPE_CHECKING:
     from .session import Session
@@ -134,6 +135,17 @@ class SeededNoise:
 
     def restore(self) -> None:
         """Draws are functions of the row; there is nothing to take back."""
+
+
+def drawn_from(noise: Noise | GeneratorNoise, weights: Tensor, count: int) -> Tensor:
+    """Draw without replacement from each row of `[n, m]` weights: `[n, count]`, long."""
+    numbers = noise.exponential_full(weights)
+    return (weights / numbers).argmax(-1, keepdim=True) if count == 1 else topk(weights, count, over=numbers)[1]
+
+
+def drawn_freely(weights: Tensor, count: int) -> Tensor:
+    """The same with torch's generator."""
+    return drawn_from(GeneratorNoise(), weights, count)
 
 
 def _cuda_generator(device: torch.device) -> torch.Generator | None:

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..candidates import GeneratorNoise
 from ..errors import CancelledError, DecodingError, GenmodeError
-from ..selection import topk
 from . import stopping as stopping_module
 from .chain import Chain
 from .commit import record
@@ -25,7 +23,7 @@ from .forerunner import Forerunner
 from .history import History
 from .lookup import lookup_failure
 from .outputs import Recorder
-from .random import Noise, SeededNoise, TorchNoise
+from .random import Noise, SeededNoise, TorchNoise, drawn_freely, drawn_from
 from .rehearsal import Rehearsal
 from .retreat import Retreat
 from .step import Step
@@ -362,7 +360,7 @@ class Session:
             found: Tensor = self.replay(drawn_freely, probabilities, count)
             return found
         noise = self.noise if probabilities.shape[0] == self.rows else self.noise.strided(self.copies)
-        return _drawn(probabilities, count, noise)
+        return drawn_from(noise, probabilities, count)
 
     @property
     def pure_multinomial(self) -> Callable[[Tensor, int], Tensor] | None:
@@ -466,17 +464,6 @@ class Session:
         for one in self.stopping.others:
             if isinstance(one, TransformersCriterion):
                 one.recorded = self.recorder.scores
-
-
-def drawn_freely(weights: Tensor, count: int) -> Tensor:
-    """Draws with torch's generator: `[n, count]`, long."""
-    return _drawn(weights, count, GeneratorNoise())
-
-
-def _drawn(weights: Tensor, count: int, noise: Any) -> Tensor:
-    """Draws without replacement: `[n, count]`, long."""
-    numbers = noise.exponential_full(weights)
-    return (weights / numbers).argmax(-1, keepdim=True) if count == 1 else topk(weights, count, over=numbers)[1]
 
 
 def _ended(model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int) -> Engine:
