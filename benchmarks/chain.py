@@ -30,15 +30,15 @@ from torch import Tensor
 from transformers.generation import logits_process as theirs
 
 import genmode
-from genmode import counter
-from genmode.candidates import GeneratorNoise, draw
-from genmode_processors.cutoffs import EpsilonCutoff, EtaCutoff
-from genmode_processors.min_p import MinP
-from genmode_processors.temperature import Temperature
-from genmode_processors.top_h import TopH
-from genmode_processors.top_k import TopK
-from genmode_processors.top_p import TopP
-from genmode_processors.typical import TypicalP
+from genmode.sampling import counter_rng as counter
+from genmode.sampling.candidates import GeneratorNoise, draw
+from genmode_processors.truncation.cutoffs import EpsilonCutoff, EtaCutoff
+from genmode_processors.truncation.min_p import MinP
+from genmode_processors.truncation.temperature import Temperature
+from genmode_processors.truncation.top_h import TopH
+from genmode_processors.truncation.top_k import TopK
+from genmode_processors.truncation.top_p import TopP
+from genmode_processors.truncation.typical import TypicalP
 
 VOCAB = 128_256
 RESULTS = Path(__file__).parent / "results"

@@ -28,7 +28,7 @@ from common import parser, plot, save, table
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import genmode
-from genmode import kernels
+from genmode.cuda.kernels import build as kernels
 
 PROMPT, STEPS = 128, 256
 SAMPLE = {"do_sample": True, "temperature": 0.8, "top_k": 50, "top_p": 0.9}
@@ -103,31 +103,32 @@ def theirs(model: Any, rows: int, flags: dict[str, Any]) -> float:
 
 
 class Forwards(genmode.Strategy):
-    """Times forwards of `width` tokens a row behind the prompt, and nothing else.
+    """Times forwards of `width` tokens a row behind the prompt, and nothing else; looks beneath the contract for that.
 
     `heads`: how often the model's head is applied beside, to states of as many rows at once.
     """
 
     contract_version = 1
-    needs = frozenset({"rollback"})
+    needs = frozenset({genmode.Need.ROLLBACK})
     milliseconds = 0.0
 
     class Params(genmode.Params):
         width: int = 1
         heads: int = 0
 
-    def decode(self, session: genmode.Session, params: Any) -> None:
+    def decode(self, session: Any, params: Any) -> None:
         next(session.steps())
-        tokens = session.history.ids[:, : params.width].contiguous()
+        engine = session._state.engine
+        tokens = session.history.tokens[:, : params.width].contiguous()
         head = session.model.get_output_embeddings()
         states = torch.zeros(params.heads, session.rows, head.in_features, dtype=session.model.dtype, device="cuda")
 
         def run(times: int) -> None:
             for _ in range(times):
-                session.engine.forward(tokens)
+                engine.forward(tokens)
                 if params.heads:
                     head(states)
-                session.engine.rewind(params.width)
+                engine.rewind(params.width)
 
         run(3)
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -36,9 +36,9 @@ import torch
 import transformers
 
 import genmode
-from genmode import demo
+from genmode.cli import demo
 from genmode_processors.grammar import Grammar, UnmetGrammarWarning, installed
-from genmode_processors.grammar.engines import OFFERS, compiled
+from genmode_processors.grammar.matchers import OFFERS, compiled
 from genmode_processors.grammar.requests import wanted
 
 PERSON: dict[str, Any] = {
@@ -84,18 +84,19 @@ def masks(tokenizer: Any, engine: str, name: str, rows: int, repeats: int) -> di
     given, text = GRAMMARS[name]
     tokens = tokenizer.encode(text, add_special_tokens=False)
     vocab = len(tokenizer)
-    session: Any = SimpleNamespace(
+    context: Any = SimpleNamespace(
         tokenizer=tokenizer, eos_token_ids=[tokenizer.eos_token_id], vocab_size=vocab, rows=rows, history=None,
         device=torch.device("cpu"), unfinished=torch.ones(rows, dtype=torch.bool), prompt_length=0, max_length=9999,
+        processors=(),
     )  # fmt: skip
     times = [time.perf_counter()]
     for _ in range(2):
-        compiled(wanted(given), engine, False, session)
+        compiled(wanted(given), engine, False, context)
         times.append(time.perf_counter())
     scores, best = torch.zeros(rows, vocab), float("inf")
     for _ in range(repeats + 1):  # the first round warms up
         grammar = Grammar(grammar=given, grammar_engine=engine)
-        grammar.begin(session)
+        grammar.begin(context)
         history: Any = SimpleNamespace()
         begin = time.perf_counter()
         for token in tokens:
@@ -114,7 +115,7 @@ def apply_only(vocab: int, rows: int) -> Any:
     """Putting masks onto scores, alone."""
     import numpy as np
 
-    from genmode_processors.grammar.rows import forbid_all_but
+    from genmode_processors.grammar.row_state import forbid_all_but
 
     words, scores = np.full((rows, (vocab + 31) // 32), 0x55555555, dtype=np.int32), torch.zeros(rows, vocab)
     return lambda: forbid_all_but(scores, words)

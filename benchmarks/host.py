@@ -26,7 +26,7 @@ import transformers
 from common import best_of, parser, save, table
 
 import genmode
-from genmode.registry import Registry, use
+from genmode.plugins.registry import Registry, use
 
 SOURCE = """
 import genmode

@@ -21,8 +21,8 @@ import torch
 import transformers
 
 import genmode
-from genmode import demo
-from genmode_processors.mirostat import Mirostat
+from genmode.cli import demo
+from genmode_processors.truncation.mirostat import Mirostat
 
 PROMPTS = (
     "The old lighthouse keeper", "In 1789, the city of", "To bake a good loaf of bread,", "Scientists were surprised when"

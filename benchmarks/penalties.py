@@ -29,19 +29,11 @@ from transformers import PreTrainedTokenizerFast
 from transformers.generation import logits_process, stopping_criteria
 
 import genmode
-from genmode_processors import (
-    bans,
-    bias,
-    budgets,
-    dry,
-    forced,
-    lengths,
-    ngrams,
-    penalties,
-    phrase_bans,
-    validity,
-)
+from genmode.session.token_buffer import TokenBuffer
+from genmode_processors.constraints import bans, forced, length_limits, ngrams, sequence_bias, validity
 from genmode_processors.criteria import StopStrings
+from genmode_processors.penalties import dry, repetition
+from genmode_processors.text import phrase_bans, thinking_budget
 
 VOCAB = 128_256
 LENGTHS = (128, 512, 1024, 4096)
@@ -55,19 +47,19 @@ def twins(ids: Any) -> Iterator[tuple[Any, Any]]:
     length = ids.shape[1]
     starts = torch.zeros(len(ids), dtype=torch.long)
     few = [[7], [8, 9], [10, 11, 12], *([i, i + 1, i + 2] for i in range(100, 130))]
-    yield bias.SequenceBias, logits_process.SequenceBiasLogitsProcessor([[words, -1.5] for words in few])
-    yield penalties.EncoderRepetitionPenalty, logits_process.EncoderRepetitionPenaltyLogitsProcessor(1.2, ids)
-    yield penalties.RepetitionPenalty, logits_process.RepetitionPenaltyLogitsProcessor(1.2, starts)
+    yield sequence_bias.SequenceBias, logits_process.SequenceBiasLogitsProcessor([[words, -1.5] for words in few])
+    yield repetition.EncoderRepetitionPenalty, logits_process.EncoderRepetitionPenaltyLogitsProcessor(1.2, ids)
+    yield repetition.RepetitionPenalty, logits_process.RepetitionPenaltyLogitsProcessor(1.2, starts)
     for size in (2, 3, 5):
         yield ngrams.NoRepeatNgram, logits_process.NoRepeatNGramLogitsProcessor(size)
     yield ngrams.EncoderNoRepeatNgram, logits_process.EncoderNoRepeatNGramLogitsProcessor(3, ids)
     yield bans.BadWords, logits_process.NoBadWordsLogitsProcessor(few, EOS)
-    yield lengths.MinLength, logits_process.MinLengthLogitsProcessor(length + 1, EOS)
-    yield lengths.MinNewTokens, logits_process.MinNewTokensLengthLogitsProcessor(length, 1, EOS)
+    yield length_limits.MinLength, logits_process.MinLengthLogitsProcessor(length + 1, EOS)
+    yield length_limits.MinNewTokens, logits_process.MinNewTokensLengthLogitsProcessor(length, 1, EOS)
     yield forced.ForcedEos, logits_process.ForcedEOSTokenLogitsProcessor(length + 1, EOS)
     yield forced.PrefixAllowedTokens, logits_process.PrefixConstrainedLogitsProcessor(lambda row, seen: EOS, 1)
     yield validity.RemoveInvalidValues, logits_process.InfNanRemoveLogitsProcessor()
-    yield lengths.ExponentialDecayLength, logits_process.ExponentialDecayLengthPenalty((1, 1.01), EOS, length - 9)
+    yield length_limits.ExponentialDecayLength, logits_process.ExponentialDecayLengthPenalty((1, 1.01), EOS, length - 9)
     yield bans.SuppressTokens, logits_process.SuppressTokensLogitsProcessor(list(range(1, 90)))
     yield bans.SuppressTokensAtBegin, logits_process.SuppressTokensAtBeginLogitsProcessor(EOS, length)
     yield validity.Renormalise, logits_process.LogitNormalization()
@@ -75,12 +67,12 @@ def twins(ids: Any) -> Iterator[tuple[Any, Any]]:
 
 def alone() -> Iterator[Any]:
     """Our processors without a twin."""
-    yield penalties.RepetitionPenalty(repetition_penalty=1.2, penalty_last_n=64)
-    yield penalties.PresencePenalty(presence_penalty=0.5, penalty_scope="all")
-    yield penalties.FrequencyPenalty(frequency_penalty=0.5, penalty_scope="all")
+    yield repetition.RepetitionPenalty(repetition_penalty=1.2, penalty_last_n=64)
+    yield repetition.PresencePenalty(presence_penalty=0.5, penalty_scope="all")
+    yield repetition.FrequencyPenalty(frequency_penalty=0.5, penalty_scope="all")
     yield dry.Dry(dry_multiplier=0.8, dry_sequence_breakers=[3, 4])
     yield phrase_bans.BannedPhrases(banned_phrases=["at the end", "as an", "delve"])
-    yield budgets.ThinkingBudget(thinking_budget=10**6, think_start=[20, 21], think_end=[22, 23])
+    yield thinking_budget.ThinkingBudget(thinking_budget=10**6, think_start=[20, 21], think_end=[22, 23])
 
 
 def tokenizer() -> Any:
@@ -96,23 +88,21 @@ def tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
-def session(history: genmode.History, ids: Tensor, text: Any) -> Any:
+def context(history: genmode.History, ids: Tensor, text: Any) -> Any:
     """What `begin` reads."""
     return SimpleNamespace(
         rows=len(ids), device=ids.device, vocab_size=VOCAB, tokenizer=text, eos_token_ids=EOS, pad_token_id=0,
-        history=history, model=None, generation_config=SimpleNamespace(num_beams=1), encoder_input_ids=None,
-        max_length=ids.shape[1] + 1,
+        history=history, prompt_length=history.prompt, backtracks=False, encoder_input_ids=None,
+        generation_config=SimpleNamespace(num_beams=1), max_length=ids.shape[1] + 1,
     )  # fmt: skip
 
 
-def histories(ids: Tensor, count: int) -> list[genmode.History]:
+def histories(ids: Tensor, count: int) -> list[TokenBuffer]:
     """The rows, and the same rows as they grow by one token a step."""
     rows, length = ids.shape
     tokens = torch.cat([ids, ids[:, :1].expand(rows, count)], dim=1)
     starts = torch.zeros(rows, dtype=torch.long)
-    return [
-        genmode.History(tokens, torch.full((rows,), length + n), starts, length // 2, length + n) for n in range(count)
-    ]
+    return [TokenBuffer(tokens, None, starts, length // 2, length + n) for n in range(count)]
 
 
 def clock(call: Callable[[], Any]) -> float:
@@ -125,12 +115,13 @@ def clock(call: Callable[[], Any]) -> float:
 def compare(own: Any, theirs: Any, ids: Tensor, scores: Tensor, repeats: int, text: Any) -> Times:
     """Microseconds of ours and theirs, call by call."""
     past = histories(ids, 1)[0]
-    own.begin(session(past, ids, text))
+    own.begin(context(past, ids, text))
     buffer = scores.clone()
     times: Times = ([], [])
     calls = (lambda: own.process(buffer, past)), (lambda: theirs(ids, scores))
     for repeat in range(repeats + 2):
         buffer.copy_(scores)
+        past.set_level(past.tokens.shape[1])  # what it keeps of a step is of this one
         for side in (0, 1) if repeat % 2 else (1, 0):  # neither always finds the caches as the other leaves them
             times[side].append(clock(calls[side]))
     return times[0][2:], times[1][2:]
@@ -139,7 +130,7 @@ def compare(own: Any, theirs: Any, ids: Tensor, scores: Tensor, repeats: int, te
 def measure(own: Any, ids: Tensor, scores: Tensor, repeats: int, text: Any) -> list[float]:
     """Microseconds of each step, the rows growing by one token a step."""
     steps = histories(ids, repeats + 2)
-    own.begin(session(steps[0], ids, text))
+    own.begin(context(steps[0], ids, text))
     buffer, times = scores.clone(), []
     for past in steps:
         buffer.copy_(scores)
@@ -154,14 +145,13 @@ def stop_strings(ids: Tensor, repeats: int, text: Any) -> Times:
     theirs = stopping_criteria.StopStringCriteria(text, strings)
     steps = histories(ids, repeats + 2)
     own = StopStrings(stop_strings=strings)
-    live = histories(ids, 1)[0]
-    own.begin(session(live, ids, text))
+    live = histories(ids, repeats + 2)[0]
+    own.begin(context(live, ids, text))
     times: Times = ([], [])
     for past in steps:
-        live.tokens = past.tokens
-        live.level(past.uniform or 0)
+        live.set_level(past.tokens.shape[1])
         times[0].append(clock(lambda: own.check(live)))
-        times[1].append(clock(lambda past=past: theirs(past.ids, None)))  # type: ignore[misc]
+        times[1].append(clock(lambda past=past: theirs(past.tokens, None)))  # type: ignore[misc]
     return times[0][2:], times[1][2:]
 
 

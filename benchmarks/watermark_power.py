@@ -34,9 +34,9 @@ from common import parser, save, table, write_tables
 from torch import Tensor
 
 import genmode
-from genmode.demo import load_demo
-from genmode.detection import judge, read_gist
-from genmode.nulls import Bernoulli, Exponential
+from genmode.cli.demo import load_demo
+from genmode.watermark import Bernoulli, Exponential, judge
+from genmode.watermark.detection import read_statistic
 
 SUBJECTS = (
     "the river", "an old lighthouse", "the city of Lisbon", "a school garden", "the printing press", "solar panels",
@@ -80,7 +80,7 @@ class Observer(genmode.LogitsProcessor):
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         self.logs = scores - scores.logsumexp(-1, keepdim=True)
         for name, reader in self.readers.items():
-            self.rows[name].append(reader.gist(scores))
+            self.rows[name].append(reader.statistic(scores))
         return scores
 
     def accept(self, tokens: Tensor) -> None:
@@ -125,9 +125,9 @@ def generate(
     return texts
 
 
-def found(name: str, tokens: Tensor, gist: Tensor | None, key: int, vocab: int) -> list[genmode.Detection]:
+def found(name: str, tokens: Tensor, statistic: Tensor | None, key: int, vocab: int) -> list[genmode.Detection]:
     more = {"vocab_size": vocab} if name == "kgw" else {}
-    return judge(config(name, key, **more).build(), tokens, gist, FPR)
+    return judge(config(name, key, **more).build(), tokens, statistic, FPR)
 
 
 def share(detections: list[genmode.Detection]) -> float:
@@ -190,8 +190,8 @@ def false_positives(name: str, texts: dict[str, Any], vocab: int) -> tuple[int, 
         for number in range(math.ceil(READINGS / rows / len(TEMPERATURES))):
             for row in range(rows):
                 key = 10**6 * (number + 1) + 1000 * int(10 * temperature) + row
-                gist = plain[name][row : row + 1] if name in plain else None
-                one = found(name, plain["tokens"][row : row + 1], gist, key, vocab)[0]
+                statistic = plain[name][row : row + 1] if name in plain else None
+                one = found(name, plain["tokens"][row : row + 1], statistic, key, vocab)[0]
                 wrong, total = wrong + bool(one.marked), total + 1
     return wrong, total
 
@@ -209,25 +209,25 @@ def report(options: argparse.Namespace, model: Any, tokenizer: Any, texts: dict[
             mine, plain = texts[f"{name} {temperature}"], texts[f"None {temperature}"]
             row: dict[str, Any] = {"scheme": name, "temperature": temperature}
             for length in LENGTHS:
-                gist = mine[name][:, :length] if name in mine else None
-                row[f"{length} tokens"] = share(found(name, mine["tokens"][:, :length], gist, KEY, vocab))
+                statistic = mine[name][:, :length] if name in mine else None
+                row[f"{length} tokens"] = share(found(name, mine["tokens"][:, :length], statistic, KEY, vocab))
             closed = [predicted(name, plain, length) for length in LENGTHS] if temperature == 1 else []
             row["closed form"] = " / ".join(f"{value:.3f}" for value in closed if value is not None)
             row["perplexity"] = math.exp(-float(mine["log_share"].mean()))
             row["unmarked"] = math.exp(-float(plain["log_share"].mean()))
             for how in ("delete", "replace"):
                 changed = edited(mine["tokens"], plain["tokens"], how, generator)
-                gist = None
+                statistic = None
                 if name in mine:
                     changed = changed[: len(changed) // 2]
                     reader = config(name, KEY).build()
                     parts = [
-                        read_gist(reader, model, some, heads[i : i + len(some)])
+                        read_statistic(reader, model, some, heads[i : i + len(some)])
                         for i in range(0, len(changed), 8)
                         for some in (changed[i : i + 8],)
                     ]
-                    gist = torch.cat(parts)
-                row[f"{how} 10%"] = share(found(name, changed, gist, KEY, vocab))
+                    statistic = torch.cat(parts)
+                row[f"{how} 10%"] = share(found(name, changed, statistic, KEY, vocab))
             rows.append(row)
             print(row, flush=True)
     table("found at 1% false positives", rows)

@@ -32,7 +32,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[tuple[Any, Any]]:
     """SmolLM2-135M-Instruct and its tokenizer, from the cache or the package index."""
-    from genmode import demo
+    from genmode.cli import demo
     from genmode.errors import GenmodeError
 
     try:

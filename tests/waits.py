@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import genmode
-from genmode.registry import Registry, use
+from genmode.plugins.registry import Registry, use
 
 
 def wait_is_error(wrong: bool) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 import genmode
-from genmode import demo
+from genmode.cli import demo
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import genmode
 from genmode.cli.listing import BOUNDS, describe
-from genmode.registry import registry
+from genmode.plugins.registry import registry
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -30,11 +30,11 @@ NOUNS = {
     "strategies": "strategy", "processors": "processor", "criteria": "stopping criterion", "watermarkers": "watermarker"
 }  # fmt: skip
 FACTS = {
-    "flags": "Flags that it implies", "needs": "Needs of the model", "before": "Runs before", "after": "Runs after",
-    "replaces": "Stands in for transformers'",
+    "selected_by": "Flags that select it", "flags": "Flags that it implies", "needs": "Needs of the model",
+    "before": "Runs before", "after": "Runs after", "replaces": "Stands in for transformers'",
 }  # fmt: skip
 NEEDS = {
-    "rollback": "a state that can go back",
+    "rollback": "a state that can be rolled back",
     "reorder": "rows that can be reordered",
     "level": "rows of one length throughout",
     "hidden_states": "hidden states",
@@ -42,7 +42,7 @@ NEEDS = {
 }
 TRAITS = {
     "weighs": "Takes tokens for other reasons than their scores as well.",
-    "waits": "On a device the host waits for the tokens of each step.",
+    "host_sync": "On a device the host waits in each step for the tokens that were chosen.",
     "forces": "May leave a row one token alone.",
     "chooses": "Draws the token itself, and is refused under beams and contrastive search.",
     "keeps_distribution": "Over keys, sampled text is distributed as without the mark.",
@@ -64,7 +64,7 @@ def built_in() -> dict[str, dict[str, Any]]:
 
 
 def referenced(text: str) -> dict[str, str]:
-    """The docstrings of built-in modules that a docstring points to: `genmode_strategies.drafters.loop`."""
+    """The docstrings of built-in modules that a docstring points to: `genmode_strategies.drafters.verification`."""
     names = re.findall(r"`(genmode_(?:strategies|processors)(?:\.[a-z_]+)+)`", text)
     return {name: inspect.getdoc(importlib.import_module(name)) or "" for name in names}
 
@@ -115,7 +115,7 @@ Examples are run on SmolLM2-135M-Instruct, a small model that is often wrong: th
 not how good texts become. Each stands under its call, which continues these lines:"""
 PREPARE = """\
 import genmode
-from genmode import demo
+from genmode.cli import demo
 
 model, tokenizer = demo.load_demo()
 inputs = tokenizer(prompt, return_tensors="pt")"""
@@ -163,7 +163,7 @@ def facts(use: Use, shown: dict[str, Any], uses: list[Use]) -> Iterable[str]:
     if "stage" in shown:
         order = [one.name.lower() for one in genmode.Stage]
         rows["Place in the chain"] = " → ".join(f"**{one}**" if one == shown["stage"] else one for one in order)
-        rows["Switched on by"] = "one of its parameters" if shown["active"] == "set" else "its name"
+        rows["Switched on by"] = "its name" if use.kind == "watermarkers" else "one of its parameters"
     for key, title in FACTS.items():
         value = shown.get(key)
         if isinstance(value, dict) and value:
@@ -174,7 +174,7 @@ def facts(use: Use, shown: dict[str, Any], uses: list[Use]) -> Iterable[str]:
             rows[title] = ", ".join(linked(f"`{one}`", uses, "../", use.key) for one in value)
     rows["Class"] = f"`{shown['value'].replace(':', '.')}`"
     yield from (f"- {title}: {text}" for title, text in rows.items())
-    yield from (f"- {text}" for trait, text in TRAITS.items() if shown.get(trait))
+    yield from (f"- {text}" for trait, text in TRAITS.items() if trait in shown["traits"])
 
 
 def example_lines(use: Use, example: Example | None) -> Iterable[str]:

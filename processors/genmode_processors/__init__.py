@@ -1,1 +1,1 @@
-"""genmode's own processors, criteria and watermarkers, one family each."""
+"""genmode's own processors, criteria and watermarkers, one family a package, and what families share."""

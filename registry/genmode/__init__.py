@@ -15,18 +15,25 @@ if TYPE_CHECKING:
     from .config import GenerationConfig
     from .contract import (
         CONTRACT_VERSION,
+        BacktrackingProcessor,
         Component,
+        Context,
         Detection,
         Evidence,
+        History,
         LogitsProcessor,
+        Need,
         Null,
         Params,
+        Session,
         Stage,
+        StandIn,
+        Step,
         StoppingCriterion,
         Strategy,
+        Trait,
         Watermarker,
     )
-    from .detection import detect
     from .errors import (
         CancelledError,
         ConflictError,
@@ -40,14 +47,14 @@ if TYPE_CHECKING:
         UnknownComponentError,
         UnsupportedError,
     )
-    from .hooks import hookimpl, hookspec
-    from .offers import ComponentInfo
     from .plan import Plan
-    from .registry import Registry, components, configure, refresh, register
-    from .session import History, Session, Step
-    from .settings import Settings
+    from .plugins.hooks import hookimpl, hookspec
+    from .plugins.registry import Registry, components, configure, refresh, register
+    from .plugins.resolution import ComponentInfo
+    from .plugins.settings import Settings
     from .tracing import Trace, trace
-    from .watermarking import WatermarkingConfig
+    from .watermark.config import WatermarkingConfig
+    from .watermark.detection import detect
 
 __version__ = "0.1.0"
 
@@ -71,15 +78,20 @@ __all__ = [
     "Component",
     "Strategy",
     "LogitsProcessor",
+    "BacktrackingProcessor",
     "StoppingCriterion",
     "Watermarker",
     "Params",
     "Stage",
+    "Trait",
+    "Need",
+    "StandIn",
     "Detection",
     "Evidence",
     "Null",
     "Session",
     "Step",
+    "Context",
     "History",
     # plugins
     "register",
@@ -109,16 +121,15 @@ _MODULES = {
     "api": "generate stream explain attach detach GenerationMixin",
     "plan": "Plan",
     "config": "GenerationConfig",
-    "watermarking": "WatermarkingConfig",
-    "contract": """CONTRACT_VERSION Component Strategy LogitsProcessor StoppingCriterion Watermarker Params
-        Stage Detection Evidence Null""",
-    "detection": "detect",
-    "session": "Session Step History",
-    "registry": "register components configure refresh Registry",
-    "offers": "ComponentInfo",
-    "settings": "Settings",
+    "watermark.config": "WatermarkingConfig",
+    "contract": """CONTRACT_VERSION Component Strategy LogitsProcessor BacktrackingProcessor StoppingCriterion Watermarker
+        StandIn Params Stage Trait Need Session Step Context History Detection Evidence Null""",
+    "watermark.detection": "detect",
+    "plugins.registry": "register components configure refresh Registry",
+    "plugins.resolution": "ComponentInfo",
+    "plugins.settings": "Settings",
     "tracing": "Trace trace",
-    "hooks": "hookspec hookimpl",
+    "plugins.hooks": "hookspec hookimpl",
     "errors": """GenmodeError UnknownComponentError ConflictError DisabledError PluginLoadError
         ContractVersionError LockError ParameterError UnsupportedError DecodingError CancelledError""",
 }

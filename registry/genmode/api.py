@@ -14,13 +14,14 @@ import torch
 import transformers
 from torch import Tensor
 
-from . import seam, tracing
+from . import tracing
 from .call.inputs import prompt_ids
 from .call.loop import Loop
 from .call.request import build
 from .errors import ParameterError
+from .hf.embeddings import lookup_failure
+from .hf.generate import has_loop_of_its_own, plain_generate
 from .plan import Plan
-from .session.lookup import lookup_failure
 
 
 def generate(
@@ -65,7 +66,7 @@ def generate(
     """
     with tracing.traced_call() if tracing.tracing() else nullcontext() as clock:
         named = (strategy, processors, criteria, watermark, seed, cancel)
-        if all(one is None for one in named) and seam.has_loop_of_its_own(model):
+        if all(one is None for one in named) and has_loop_of_its_own(model):
             if clock is not None:
                 clock.planned(_plan_of_others(model), model)
             return _untouched(model, inputs, generation_config, streamer, tokenizer, kwargs)
@@ -83,7 +84,7 @@ def explain(model: Any, inputs: Tensor | None = None, **kwargs: Any) -> Plan:
     Takes the arguments of `generate` and raises the same errors.
     """
     names = ("strategy", "processors", "criteria", "watermark", "seed", "cancel")
-    if all(kwargs.get(name) is None for name in names) and seam.has_loop_of_its_own(model):
+    if all(kwargs.get(name) is None for name in names) and has_loop_of_its_own(model):
         return _plan_of_others(model)
     request = build(model, inputs, **kwargs)
     plan: Plan = _through_transformers(request, Loop(request, plan_only=True))
@@ -179,7 +180,7 @@ def _attached(
     stopping_criteria: Any = None, **kwargs: Any,
 ) -> Any:  # fmt: skip
     if kwargs.get("custom_generate") is not None:
-        return seam.plain_generate(model)(inputs, generation_config, logits_processor, stopping_criteria, **kwargs)
+        return plain_generate(model)(inputs, generation_config, logits_processor, stopping_criteria, **kwargs)
     kwargs.pop("custom_generate", None)
     for key, value in (("logits_processor", logits_processor), ("stopping_criteria", stopping_criteria)):
         if value is not None:
@@ -206,7 +207,7 @@ def _untouched(
     """The model's own `generate`, with the arguments as they came."""
     given = {"generation_config": config, "streamer": streamer, "tokenizer": tokenizer}
     kwargs = {**kwargs, **{name: value for name, value in given.items() if value is not None}}
-    return seam.plain_generate(model)(*([] if inputs is None else [inputs]), **kwargs)
+    return plain_generate(model)(*([] if inputs is None else [inputs]), **kwargs)
 
 
 def _through_transformers(request: Any, loop: Loop) -> Any:
@@ -218,9 +219,7 @@ def _through_transformers(request: Any, loop: Loop) -> Any:
         device = request.model.device
         # graphs are captured, and kernels started, on the current device
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            return seam.plain_generate(request.model)(
-                generation_config=request.config, custom_generate=loop, **request.call
-            )
+            return plain_generate(request.model)(generation_config=request.config, custom_generate=loop, **request.call)
     except IndexError as error:  # an encoder has looked up embeddings that it does not have
         ids = prompt_ids(request.model, request.call)
         reason = lookup_failure(request.model, ids) if isinstance(ids, Tensor) else ""

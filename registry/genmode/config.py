@@ -13,11 +13,10 @@ what it needs, see `needs`.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import transformers
@@ -25,67 +24,47 @@ from transformers.generation.configuration_utils import GenerationMode
 
 from .atomic import write_text
 from .contract import is_secret
+from .contract.kinds import Kind
 from .errors import ParameterError
-from .needs import HEADER, check_needs, header
-from .offers import ComponentInfo, Key
-from .parameters import check_params, select, unknown_keys
-from .registry import registry
-from .settings import closest
-from .watermarking import WatermarkingConfig
+from .plugins.call_keys import CONFIG_NAMING, HEADER, NAMING
+from .plugins.parameters import (
+    check_params,
+    flag_defaults,
+    foreign_values,
+    named_components,
+    plugin_values,
+    select,
+    unknown_keys,
+)
+from .plugins.registry import registry
+from .plugins.requirements import check_needs, header
+from .plugins.resolution import ComponentInfo, Key
+from .plugins.settings import closest
+from .watermark.config import WatermarkingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-NAMING = {"strategy": "strategies", "processors": "processors", "criteria": "criteria"}
-"""Keys that name components, and the kind that each names."""
 
 JUDGED_BY = frozenset({"do_sample", "num_beams"})
 """Keys by which transformers judges whether others make sense."""
 
 
-@functools.cache
-def transformers_keys() -> frozenset[str]:
-    """The keys that this transformers' own generation config has."""
-    default = cast("Callable[[], object]", transformers.GenerationConfig)()  # its __init__ is untyped
-    return frozenset(key for key in vars(default) if not key.startswith("_"))
-
-
-def foreign_values(config: transformers.GenerationConfig) -> dict[str, Any]:
-    """What a config, of either class, holds besides transformers' keys and is set; not `NAMING`."""
-    ignored = transformers_keys() | NAMING.keys() | {HEADER}
-    return {
-        key: value
-        for key, value in vars(config).items()
-        if value is not None and key not in ignored and not key.startswith("_")
-    }
-
-
-def plugin_values(config: transformers.GenerationConfig) -> dict[str, Any]:
-    """The keys of components that a config, of either class, sets, with their values."""
-    named = named_components(config)
-    return {k: v for k, v in foreign_values(config).items() if registry().owners(k, named)}
-
-
-def named_components(config: transformers.GenerationConfig) -> list[Key]:
-    """(kind, name) of the components that a config, of either class, names by `NAMING`.
+def named_in(config: transformers.GenerationConfig) -> list[Key]:
+    """(kind, name) of the components that a config, of either class, names.
 
     Raises:
         ParameterError: `strategy` is no name, or `processors` or `criteria` no list of names.
     """
-    named: list[Key] = []
-    for key, kind in NAMING.items():
-        value = getattr(config, key, None)
-        names = [value] if key == "strategy" else value
-        if value is None:
-            continue
-        if not _are_names(names):
-            wanted = "the name of a strategy" if key == "strategy" else f"a list of names of {kind}"
+    given = {key: getattr(config, key, None) for key in NAMING if key in CONFIG_NAMING}
+    for key, value in given.items():
+        single = key == Kind.STRATEGIES.argument
+        if value is not None and not _are_names([value] if single else value):
+            wanted = "the name of a strategy" if single else f"a list of names of {NAMING[key][0]}"
             raise ParameterError(
                 f"{key}={value!r} is not allowed in a config; it has to be {wanted}; "
                 "objects are given to genmode.generate"
             )
-        named += [(kind, name) for name in names]
-    return named
+    return named_components(given, registry())
 
 
 class GenerationConfig(transformers.GenerationConfig):
@@ -127,9 +106,9 @@ class GenerationConfig(transformers.GenerationConfig):
         if not isinstance(self.strategy, str):
             yield
             return
-        strategy = registry().get("strategies", self.strategy)
-        seen = {k: v for k, v in strategy.flags.items() if k in transformers_keys() and getattr(self, k) is None}
-        seen |= dict.fromkeys(transformers_keys() & strategy.Params.model_fields.keys() - JUDGED_BY)
+        strategy = registry().get(Kind.STRATEGIES, self.strategy)
+        seen = {k: v for k, v in strategy.flags.items() if k in flag_defaults() and getattr(self, k) is None}
+        seen |= dict.fromkeys(flag_defaults().keys() & strategy.Params.model_fields.keys() - JUDGED_BY)
         kept = {key: getattr(self, key) for key in seen}
         vars(self).update(seen)
         try:
@@ -138,10 +117,10 @@ class GenerationConfig(transformers.GenerationConfig):
             vars(self).update(kept)
 
     def _validate_components(self, given: set[str] | None) -> None:
-        named = named_components(self)
+        named = named_in(self)
         values: dict[Key, dict[str, Any]] = {pair: select(registry().get(*pair), vars(self)) for pair in named}
         unknown: list[str] = []
-        for key, value in foreign_values(self).items():
+        for key, value in foreign_values(vars(self)).items():
             owners = registry().owners(key, named)
             for info in owners:
                 values.setdefault((info.kind, info.name), {})[key] = value
@@ -153,7 +132,9 @@ class GenerationConfig(transformers.GenerationConfig):
             if not owners and (given is None or key in given) and key not in self._carried:
                 unknown.append(key)
         if unknown:
-            raise unknown_keys("key of a generation config:", unknown, transformers_keys() | NAMING.keys(), registry())
+            raise unknown_keys(
+                "key of a generation config:", unknown, flag_defaults().keys() | CONFIG_NAMING, registry()
+            )
         for pair, given_values in values.items():
             check_params(registry().get(*pair), given_values, registry().info(*pair).origin)
 
@@ -165,14 +146,14 @@ class GenerationConfig(transformers.GenerationConfig):
             allow_custom_entries: set unknown keys as well, as of a model's own config; return none.
         """
         check_needs(kwargs.pop(HEADER, None))
-        ours = {k for k in NAMING.keys() & kwargs.keys() if not defaults_only or getattr(self, k) is None}
+        ours = {k for k in CONFIG_NAMING & kwargs.keys() if not defaults_only or getattr(self, k) is None}
         for key in ours:  # first, since a named component owns its keys
             setattr(self, key, kwargs[key])
         fresh = {key: value for key, value in kwargs.items() if not hasattr(self, key)}
         if allow_custom_entries:
             self._carried |= fresh.keys()
         else:
-            named = named_components(self)
+            named = named_in(self)
             for key, value in fresh.items():
                 if _is_plain(value) and registry().owners(key, named):
                     setattr(self, key, value)
@@ -196,11 +177,11 @@ class GenerationConfig(transformers.GenerationConfig):
         Returns:
             The config; with `return_unused_kwargs=True`, also the keyword arguments that nothing knows.
         """
-        carried = frozenset(key for key in config_dict if key not in transformers_keys())
+        carried = frozenset(key for key in config_dict if key not in flag_defaults())
         data = {**config_dict, "_carried": carried.union(config_dict.get("_carried", ()))}
         if not kwargs.pop("return_unused_kwargs", False):
             return super().from_dict(data, **kwargs)
-        known = carried | transformers_keys() | NAMING.keys()
+        known = carried | flag_defaults().keys() | CONFIG_NAMING
         unused = {
             k: v for k, v in kwargs.items() if k not in known and not k.startswith("_") and not registry().owners(k)
         }
@@ -217,8 +198,9 @@ class GenerationConfig(transformers.GenerationConfig):
         base: Any = super()
         loaded: Any = base.from_pretrained(pretrained_model_name, *args, **kwargs)
         config = cast("GenerationConfig", loaded[0] if isinstance(loaded, tuple) else loaded)
-        known = transformers_keys() | NAMING.keys()
-        for key in foreign_values(config).keys() - plugin_values(config).keys():
+        known = flag_defaults().keys() | CONFIG_NAMING
+        owned = plugin_values(vars(config), registry(), named_in(config))
+        for key in foreign_values(vars(config)).keys() - owned.keys():
             near = closest(key, known | registry().parameter_keys(), cutoff=0.85)
             if near:
                 warnings.warn(
@@ -239,21 +221,21 @@ class GenerationConfig(transformers.GenerationConfig):
         added = _added(model_config)
         base: Any = super()
         config: GenerationConfig = base.from_model_config(model_config)
-        for key in NAMING.keys() & added.keys():
+        for key in CONFIG_NAMING & added.keys():
             setattr(config, key, added.pop(key))
         for key, value in added.items():
-            if registry().owners(key, named_components(config)):
+            if registry().owners(key, named_in(config)):
                 setattr(config, key, value)
         config.validate(user_set_attributes=set())
         return config
 
     def needs(self) -> list[ComponentInfo]:
         """The components that the config names or sets a key of."""
-        named = named_components(self)
+        named = named_in(self)
         pairs = dict.fromkeys(named)
         if isinstance(self.watermarking_config, WatermarkingConfig):
-            pairs["watermarkers", self.watermarking_config.scheme] = None
-        for key in foreign_values(self):
+            pairs[Kind.WATERMARKERS.value, self.watermarking_config.scheme] = None
+        for key in foreign_values(vars(self)):
             pairs |= {(info.kind, info.name): None for info in registry().owners(key, named)}
         return [registry().info(*pair) for pair in pairs]
 
@@ -277,7 +259,7 @@ class GenerationConfig(transformers.GenerationConfig):
     ) -> None:
         """Save, with what the config needs; secret keys of components are left out, with a warning."""
         data = json.loads(self.to_json_string(use_diff=use_diff, keys_to_pop=keys_to_pop))
-        secrets = sorted(key for key in foreign_values(self) if is_secret(key))
+        secrets = sorted(key for key in foreign_values(vars(self)) if is_secret(key))
         if secrets:
             warnings.warn(f"not saved, being secret: {', '.join(secrets)}", UserWarning, stacklevel=2)
         data = {key: value for key, value in data.items() if key not in secrets}
@@ -295,7 +277,7 @@ class GenerationConfig(transformers.GenerationConfig):
     def __repr__(self) -> str:
         private = [key for key in vars(self) if key.startswith("_")]  # tensors, while generate runs
         data = json.loads(self.to_json_string(ignore_metadata=True, keys_to_pop=private))
-        data |= {key: "***" for key in foreign_values(self) if is_secret(key)}
+        data |= {key: "***" for key in foreign_values(vars(self)) if is_secret(key)}
         return f"{type(self).__name__} {json.dumps(data, indent=2, sort_keys=True)}\n"
 
 
@@ -328,7 +310,7 @@ def _added(model_config: Any) -> dict[str, Any]:
         if name is not None and name not in transformers.CONFIG_MAPPING:
             return {}  # which keys are the model's own cannot be known
         kind = transformers.CONFIG_MAPPING[name] if name is not None else None
-    declared = transformers_keys() | {HEADER, "model_type"} | set(getattr(kind, "__dataclass_fields__", {}))
+    declared = flag_defaults().keys() | {HEADER, "model_type"} | set(getattr(kind, "__dataclass_fields__", {}))
     added = {k: v for k, v in data.items() if v is not None and k not in declared and not k.startswith("_")}
     if added and kind is not None:
         try:

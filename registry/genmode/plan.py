@@ -29,7 +29,7 @@ class Plan:
         parameters: the strategy's parameters.
         processors: processors in the order in which they run.
         criteria: stopping criteria.
-        engine: "slab", "graph" or "portable"; how forwards are run.
+        engine: "static", "graph" or "portable"; how forwards are run.
         engine_why: why this engine and no faster one; empty for the fastest.
         rows: how many rows are decoded.
         random: where random numbers come from.

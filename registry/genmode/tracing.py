@@ -8,8 +8,8 @@ The calls of the block are traced, those of `genmode.stream` too, but not calls 
 host's clock (`time.perf_counter`), each part without the parts that it calls, so that they add up to the whole. On a
 CUDA device work is queued: a part's time is that of queueing it, or of waiting for what was queued before.
 
-Outside such a block a call asks one context variable and does nothing else. Inside, the objects of the call are
-replaced by stand-ins that start and stop the clock; results stay the same.
+Outside such a block a call asks one context variable and does nothing else. Inside, the call is built of stand-ins that
+start and stop the clock around the objects that they stand for; results stay the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pydantic
 
@@ -27,7 +27,6 @@ from .session.chain import Chain
 
 if TYPE_CHECKING:
     from .plan import Plan
-    from .session import Session
 
 _FORWARDS = ("prefill", "forward", "look")
 
@@ -91,6 +90,17 @@ class Trace(pydantic.BaseModel):
             for call in self.calls:
                 console.print(_table(call))
         return captured.get().rstrip()
+
+
+class Watched(NamedTuple):
+    """What a session is built of, as far as its time is taken."""
+
+    engine: Any
+    chain: Chain
+    criteria: list[Any]
+    streamer: Any
+    observe: Callable[..., None] | None
+    open_engine: Callable[..., Any]
 
 
 class Clock:
@@ -159,35 +169,29 @@ class Clock:
         return Timed(strategy, self, self.part("strategy", self.call.strategy, self.call.origin), ("decode",))
 
     @contextmanager
-    def session(self, session: Session) -> Generator[None]:
+    def session(self) -> Generator[None]:
         """The session runs inside this block."""
         self.enter(self.part("session"))
-        self._watch(session)
         try:
             yield
         finally:
             self.leave()
-            self.call.steps = session.step_index + 1
 
-    def _watch(self, session: Session) -> None:
-        """Put stand-ins that keep the time in place of what the session calls."""
+    def watched(self, made: Watched) -> Watched:
+        """Stand-ins that keep the time, for what a session is built of."""
         forward, beside = self.part("forward"), self.part("forward", "beside the model")
-        session.engine = cast("Any", Timed(session.engine, self, forward, _FORWARDS))
-        opened = session._open_beside  # pyright: ignore[reportPrivateUsage] - the host's own
 
-        def open_beside(*args: Any) -> Any:
-            return Timed(opened(*args), self, beside, _FORWARDS)
+        def open_engine(*args: Any) -> Any:
+            return Timed(made.open_engine(*args), self, beside, _FORWARDS)
 
-        session._open_beside = open_beside  # pyright: ignore[reportPrivateUsage]
-        session.chain = TracedChain(session.chain, self)
-        criteria: list[Any] = [Timed(one, self, self.part("criterion", repr(one))) for one in session.stopping.others]
-        session.stopping.others = criteria
-        if session.emitter is not None:
-            part = self.part("streamer", type(session.emitter.streamer).__name__)
-            session.emitter.streamer = Timed(session.emitter.streamer, self, part)
-        observe = session._observe  # pyright: ignore[reportPrivateUsage]
+        chain = TracedChain(made.chain, self)
+        criteria = [Timed(one, self, self.part("criterion", repr(one))) for one in made.criteria]
+        streamer, observe = made.streamer, made.observe
+        if streamer is not None:
+            streamer = Timed(streamer, self, self.part("streamer", type(streamer).__name__))
         if observe is not None:
-            session._observe = self.timed(self.part("hooks", "genmode_session_step"), observe)  # pyright: ignore[reportPrivateUsage]
+            observe = self.timed(self.part("hooks", "genmode_session_step"), observe)
+        return Watched(Timed(made.engine, self, forward, _FORWARDS), chain, criteria, streamer, observe, open_engine)
 
 
 class Timed:

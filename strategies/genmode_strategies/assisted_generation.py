@@ -2,7 +2,7 @@
 
 Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding", and transformers' assisted
 generation. How drafts are verified, and why the result is that of greedy search or sampling, stands in
-`genmode_strategies.drafters.loop`. Any batch size, and `num_return_sequences`.
+`genmode_strategies.drafters.verification`. Any batch size, and `num_return_sequences`.
 
 Drafts come from `assistant_model`, a model with the same tokenizer, or with another one if both tokenizers are
 given: it then drafts text (greedy search) or among the tokens that both have (sampling); from the model's own
@@ -31,14 +31,14 @@ from pydantic import Field
 import genmode
 
 from .drafters.copying import CopyDrafter
+from .drafters.draft_lengths import Constant, Heuristic
 from .drafters.early_exit import check, first_layers
 from .drafters.hidden_states import dflash_drafter, mtp_drafter
-from .drafters.lengths import Constant, Heuristic
-from .drafters.loop import Drafter, decode_with
 from .drafters.model import ModelDrafter, SameTokens
 from .drafters.shared_words import SharedWords
 from .drafters.streams import check_tokenizers
 from .drafters.text import TextDrafter
+from .drafters.verification import Drafter, decode_with
 from .prompt_lookup import look_up
 
 SOURCES = ("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens", "use_mtp")
@@ -57,7 +57,8 @@ class AssistedGeneration(genmode.Strategy):
     contract_version = 1
     paper = "Leviathan et al. 2023, Speculative Decoding, https://arxiv.org/abs/2211.17192"
     flags: ClassVar[Mapping[str, Any]] = {"num_beams": 1}
-    needs: ClassVar[frozenset[str]] = frozenset({"rollback"})
+    needs: ClassVar[frozenset[genmode.Need]] = frozenset({genmode.Need.ROLLBACK})
+    selected_by = ("assistant_model", "assistant_early_exit")
 
     class Params(genmode.Params):
         """Parameters of assisted generation."""
@@ -127,7 +128,9 @@ class MultiTokenPrediction(genmode.Strategy):
     contract_version = 1
     paper = "Gloeckle et al. 2024, Multi-token Prediction, https://arxiv.org/abs/2404.19737"
     flags: ClassVar[Mapping[str, Any]] = {"num_beams": 1}
-    needs: ClassVar[frozenset[str]] = frozenset({"rollback", "hidden_states"})
+    needs: ClassVar[frozenset[genmode.Need]] = frozenset({genmode.Need.ROLLBACK, genmode.Need.HIDDEN_STATES})
+    mode = "assisted_generation"
+    selected_by = ("use_mtp", "speculation_type")
     skip_checks: ClassVar[Mapping[str, str]] = {
         "no_synchronisation": "transformers' own generators draft, on the host",
         "cost_of_rows": "transformers' own generators draft for one row at a time",

@@ -23,7 +23,8 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
-from genmode.selection import softmax, topk
+from genmode import host_sync
+from genmode.sampling import softmax, topk
 
 
 class ContrastiveSearch(genmode.Strategy):
@@ -32,8 +33,11 @@ class ContrastiveSearch(genmode.Strategy):
     contract_version = 1
     paper = "Su et al. 2022, A Contrastive Framework for Neural Text Generation, https://arxiv.org/abs/2202.06417"
     flags: ClassVar[Mapping[str, Any]] = {"num_beams": 1, "do_sample": False, "top_k": 4}
-    needs: ClassVar[frozenset[str]] = frozenset({"hidden_states", "rollback", "level"})
-    weighs = True
+    needs: ClassVar[frozenset[genmode.Need]] = frozenset(
+        {genmode.Need.HIDDEN_STATES, genmode.Need.ROLLBACK, genmode.Need.LEVEL}
+    )
+    traits: ClassVar[frozenset[genmode.Trait]] = frozenset({genmode.Trait.WEIGHS})
+    selected_by = ("penalty_alpha",)
 
     class Params(genmode.Params):
         """Parameters of contrastive search."""
@@ -43,23 +47,23 @@ class ContrastiveSearch(genmode.Strategy):
         low_memory: bool = Field(False, description="run candidates one by one rather than on copies")
 
     def decode(self, session: genmode.Session, params: Any) -> None:
-        alpha, context = params.penalty_alpha, None
+        alpha, past = params.penalty_alpha, None
         for step in session.steps():
-            if context is None:
-                context = Context(session, step)
+            if past is None:
+                past = ContextStates(session, step)
             likely, tokens = topk(softmax(step.scores), min(params.top_k, step.scores.shape[1]))  # [rows, k]
             look = step.look(tokens, one_by_one=params.low_memory)
             if look.hidden is None:
                 raise genmode.UnsupportedError(f"{type(session.model).__name__} gives no hidden states")
             states = unit(look.hidden)  # [rows, k, size]
-            worth = ((1 - alpha) * likely).sub(context.likeness(states), alpha=alpha)
+            worth = ((1 - alpha) * likely).sub(past.likeness(states), alpha=alpha)
             worth = worth.masked_fill(step.scores.gather(1, tokens).isneginf(), -torch.inf)
             chosen = worth.argmax(1, keepdim=True)
             step.commit(tokens.gather(1, chosen)[:, 0], taken=chosen[:, 0])
-            context.add(states.gather(1, chosen[:, :, None].expand(-1, -1, states.shape[2])))
+            past.add(states.gather(1, chosen[:, :, None].expand(-1, -1, states.shape[2])))
 
 
-class Context:
+class ContextStates:
     """The directions of the text's hidden states, in a buffer `[rows, capacity, size]`, float32."""
 
     def __init__(self, session: genmode.Session, step: genmode.Step) -> None:
@@ -72,7 +76,7 @@ class Context:
         self.states, self.length = unit(hidden.to(session.device)), hidden.shape[1]
         columns = torch.arange(hidden.shape[1], device=session.device)
         padding = columns < session.history.starts[:, None]
-        self.padding = None if session.surely_none(padding) else padding[:, None]  # [rows, 1, prompt]
+        self.padding = None if host_sync.surely_none(padding) else padding[:, None]  # [rows, 1, prompt]
 
     def likeness(self, states: Tensor) -> Tensor:
         """The largest cosine between each candidate `[rows, k, size]` and the text: `[rows, k]`."""

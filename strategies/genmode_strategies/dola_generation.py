@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
-from genmode.selection import highest_values, log_softmax, sums
+from genmode.sampling import highest_values, log_softmax, sums
 
 RELATIVE_TOP = 0.1
 """Tokens less probable than this share of the most probable one are left out."""
@@ -44,7 +44,8 @@ class DolaGeneration(genmode.Strategy):
     contract_version = 1
     paper = "Chuang et al. 2023, DoLa, https://arxiv.org/abs/2309.03883"
     flags: ClassVar[Mapping[str, Any]] = {"num_beams": 1, "do_sample": False}
-    needs: ClassVar[frozenset[str]] = frozenset({"hidden_states"})
+    needs: ClassVar[frozenset[genmode.Need]] = frozenset({genmode.Need.HIDDEN_STATES})
+    selected_by = ("dola_layers",)
     skip_checks: ClassVar[Mapping[str, str]] = {
         "processors_obeyed": "where the processors leave none of the plausible tokens, nothing is left to choose from",
     }

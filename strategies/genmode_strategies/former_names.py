@@ -14,7 +14,7 @@ from transformers.generation.utils import (
     GenerateEncoderDecoderOutput,
 )
 
-from .constraints import Constraint, DisjunctiveConstraint, PhrasalConstraint
+from .beams.constraints import Constraint, DisjunctiveConstraint, PhrasalConstraint
 
 GreedySearchDecoderOnlyOutput = GenerateDecoderOnlyOutput
 SampleDecoderOnlyOutput = GenerateDecoderOnlyOutput

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import genmode
 
-from .drafters.loop import decode_with
+from .drafters.verification import decode_with
 
 
 class GreedySearch(genmode.Strategy):
@@ -23,8 +23,9 @@ class GreedySearch(genmode.Strategy):
     flags: ClassVar[Mapping[str, Any]] = {"do_sample": False, "num_beams": 1}
 
     def decode(self, session: genmode.Session, params: genmode.Params) -> None:
-        if session.foretells(sample=False):
-            decode_with(None, session, sample=False, foretold=True)
+        forced = session.forced_tokens(sample=False)
+        if forced is not None:
+            decode_with(None, session, sample=False, forced=forced)
             return
         for step in session.steps():
             step.commit(step.best())

@@ -22,7 +22,7 @@ from torch import Tensor
 import genmode
 
 from .drafters.copying import CopyDrafter
-from .drafters.loop import decode_with
+from .drafters.verification import decode_with
 
 
 class PromptLookup(genmode.Strategy):
@@ -34,7 +34,9 @@ class PromptLookup(genmode.Strategy):
     contract_version = 1
     paper = "Saxena 2023, Prompt Lookup Decoding, https://github.com/apoorvumang/prompt-lookup-decoding"
     flags: ClassVar[Mapping[str, Any]] = {"num_beams": 1}
-    needs: ClassVar[frozenset[str]] = frozenset({"rollback"})
+    needs: ClassVar[frozenset[genmode.Need]] = frozenset({genmode.Need.ROLLBACK})
+    mode = "assisted_generation"
+    selected_by = ("prompt_lookup_num_tokens",)
 
     class Params(genmode.Params):
         """Parameters of prompt lookup."""
@@ -45,7 +47,7 @@ class PromptLookup(genmode.Strategy):
 
     def decode(self, session: genmode.Session, params: Any) -> None:
         drafter = CopyDrafter(session, look_up, params.max_matching_ngram_size, params.prompt_lookup_num_tokens)
-        decode_with(drafter, session, params.do_sample, foretold=session.foretells(sample=False))
+        decode_with(drafter, session, params.do_sample, forced=session.forced_tokens(sample=False))
 
 
 def look_up(tokens: Tensor, lengths: Tensor, starts: Tensor, longest: int, count: int) -> tuple[Tensor, Tensor]:

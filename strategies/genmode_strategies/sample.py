@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import genmode
 
-from .drafters.loop import decode_with
+from .drafters.verification import decode_with
 
 
 class Sample(genmode.Strategy):
@@ -24,8 +24,9 @@ class Sample(genmode.Strategy):
     flags: ClassVar[Mapping[str, Any]] = {"do_sample": True, "num_beams": 1}
 
     def decode(self, session: genmode.Session, params: genmode.Params) -> None:
-        if session.foretells(sample=True):
-            decode_with(None, session, sample=True, foretold=True)
+        forced = session.forced_tokens(sample=True)
+        if forced is not None:
+            decode_with(None, session, sample=True, forced=forced)
             return
         for step in session.steps():
             step.commit(step.sample())

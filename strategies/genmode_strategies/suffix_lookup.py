@@ -1,7 +1,7 @@
 """Suffix lookup: drafts copied from the text of any row of the call.
 
 See `genmode_strategies.drafters.suffix` for where a draft is looked up, `genmode_strategies.drafters.copying` for
-how much of it is run, and `genmode_strategies.drafters.loop` for why the result is that of greedy search or
+how much of it is run, and `genmode_strategies.drafters.verification` for why the result is that of greedy search or
 sampling. Useful with `num_return_sequences`, or for inputs that have text in common; else prompt lookup does
 the same for less.
 """
@@ -16,8 +16,8 @@ from pydantic import Field
 import genmode
 
 from .drafters.copying import CopyDrafter
-from .drafters.loop import decode_with
 from .drafters.suffix import look_everywhere
+from .drafters.verification import decode_with
 
 
 class SuffixLookup(genmode.Strategy):
@@ -29,7 +29,7 @@ class SuffixLookup(genmode.Strategy):
     contract_version = 1
     paper = "Oliaro et al. 2024, SuffixDecoding, https://arxiv.org/abs/2411.04975"
     flags: ClassVar[Mapping[str, Any]] = {"num_beams": 1}
-    needs: ClassVar[frozenset[str]] = frozenset({"rollback"})
+    needs: ClassVar[frozenset[genmode.Need]] = frozenset({genmode.Need.ROLLBACK})
 
     class Params(genmode.Params):
         """Parameters of suffix lookup."""
@@ -40,4 +40,4 @@ class SuffixLookup(genmode.Strategy):
 
     def decode(self, session: genmode.Session, params: Any) -> None:
         drafter = CopyDrafter(session, look_everywhere, params.max_suffix_size, params.suffix_lookup_num_tokens)
-        decode_with(drafter, session, params.do_sample, foretold=session.foretells(sample=False))
+        decode_with(drafter, session, params.do_sample, forced=session.forced_tokens(sample=False))

@@ -15,9 +15,9 @@ import pytest
 import torch
 import transformers
 
-from genmode import demo
+from genmode.cli import demo
 from genmode.testing import isolated_host
-from genmode.testing.models import ids, tiny
+from genmode.testing.harness.models import ids, tiny
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

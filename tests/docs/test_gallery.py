@@ -23,7 +23,7 @@ import table
 
 import genmode
 import genmode.testing
-from genmode import registry
+from genmode.plugins import registry
 
 ROOT = Path(__file__).parents[2]
 KNOWN = gallery.built_in()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import genmode
-from genmode.testing.models import fresh, tokenizer
+from genmode.testing.harness.models import fresh, tokenizer
 
 lm_eval = pytest.importorskip("lm_eval", reason="needs lm-eval: pip install lm-eval")
 pytestmark = pytest.mark.filterwarnings("default")

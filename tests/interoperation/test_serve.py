@@ -20,7 +20,7 @@ import pytest
 
 import genmode
 from genmode import api, tracing
-from genmode.testing.models import fresh, tokenizer
+from genmode.testing.harness.models import fresh, tokenizer
 
 for package in ("fastapi", "uvicorn", "openai"):
     pytest.importorskip(package, reason=f"needs {package}: pip install {package}")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import genmode
-from genmode.testing.models import fresh, tokenizer
+from genmode.testing.harness.models import fresh, tokenizer
 
 trl = pytest.importorskip("trl", reason="needs trl: pip install trl")
 pytestmark = pytest.mark.filterwarnings("default")

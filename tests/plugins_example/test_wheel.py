@@ -34,7 +34,7 @@ OFFERED = {
 USE = """
 import json, sys
 import genmode, genmode_house_style, genmode_multibit, genmode_power_sampling, genmode_steady, genmode_strategies
-from genmode.testing import models
+from genmode.testing.harness import models
 
 model, tokenizer, inputs = models.tiny("llama"), models.tokenizer(), models.prompt("llama", 2)
 mark = genmode.WatermarkingConfig("mpac", key=20261, message="1011", bias=6.0)
@@ -58,7 +58,7 @@ json.dump({
 PLAIN = """
 import json, sys
 import genmode
-from genmode.testing import models
+from genmode.testing.harness import models
 
 inputs, flags = models.prompt("llama", 3), dict(max_new_tokens=12, eos_token_id=4)
 calls = [dict(do_sample=False), dict(do_sample=True, seed=5), dict(num_beams=2), dict(prompt_lookup_num_tokens=3)]

@@ -1,4 +1,4 @@
-"""What the tests of penalties, constraints and criteria share: histories, a session, tiny tokenizers."""
+"""What the tests of penalties, constraints and criteria share: histories, a context, tiny tokenizers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 import genmode
+from genmode.session.token_buffer import TokenBuffer
 
 VOCAB = 12
 GARBAGE = -7  # undefined columns hold what no code may read
@@ -20,7 +21,7 @@ GARBAGE = -7  # undefined columns hold what no code may read
 
 def history(
     rows: Sequence[Sequence[int]], prompt: int = 0, starts: Sequence[int] | None = None, spare: int = 3
-) -> genmode.History:
+) -> TokenBuffer:
     """Rows of one length, in a buffer with `spare` undefined columns behind them."""
     tokens = torch.full((len(rows), len(rows[0]) + spare), GARBAGE)
     tokens[:, : len(rows[0])] = torch.tensor([list(row) for row in rows], dtype=torch.long)
@@ -29,7 +30,7 @@ def history(
 
 def ragged(
     rows: Sequence[Sequence[int]], prompt: int = 0, starts: Sequence[int] | None = None, spare: int = 3
-) -> genmode.History:
+) -> TokenBuffer:
     """Rows of their own lengths; what lies beyond is undefined."""
     tokens = torch.full((len(rows), max(map(len, rows)) + spare), GARBAGE)
     tokens[:, ::2] = 10**6
@@ -39,23 +40,26 @@ def ragged(
 
 
 def build(
-    tokens: Tensor, lengths: Sequence[int], prompt: int, starts: Sequence[int] | None, uniform: int | None
-) -> genmode.History:
+    tokens: Tensor, lengths: Sequence[int], prompt: int, starts: Sequence[int] | None, level: int | None
+) -> TokenBuffer:
     first = torch.tensor(list(starts) if starts is not None else [0] * len(lengths))
-    return genmode.History(tokens, torch.tensor(lengths), first, prompt, uniform)
+    return TokenBuffer(tokens, torch.tensor(lengths), first, prompt, level)
 
 
-def session(past: genmode.History, vocab: int = VOCAB, **more: Any) -> Any:
+def context(past: genmode.History, vocab: int = VOCAB, **more: Any) -> Any:
     """What `begin` may read."""
     values: dict[str, Any] = {
-        "rows": past.tokens.shape[0],
+        "rows": past.rows,
+        "num_inputs": past.rows,
         "device": past.tokens.device,
         "vocab_size": vocab,
         "tokenizer": None,
         "eos_token_ids": [],
         "pad_token_id": 0,
         "history": past,
-        "model": None,
+        "prompt_length": past.prompt,
+        "backtracks": False,
+        "processors": (),
         "generation_config": SimpleNamespace(num_beams=1),
         "encoder_input_ids": None,
         "max_length": 100,
@@ -65,7 +69,7 @@ def session(past: genmode.History, vocab: int = VOCAB, **more: Any) -> Any:
 
 def begun(component: Any, past: genmode.History, vocab: int = VOCAB, **more: Any) -> Any:
     """The component, after `begin`."""
-    component.begin(session(past, vocab, **more))
+    component.begin(context(past, vocab, **more))
     return component
 
 

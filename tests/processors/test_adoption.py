@@ -11,7 +11,7 @@ import transformers
 from transformers.generation import logits_process, stopping_criteria
 
 import genmode
-from genmode.testing.models import prompt, tiny, tokenizer
+from genmode.testing.harness.models import prompt, tiny, tokenizer
 
 FLAGS = {"max_new_tokens": 14}
 SEQUENCES = {"return_dict_in_generate": True, "output_scores": True}

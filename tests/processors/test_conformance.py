@@ -10,8 +10,8 @@ from torch import Tensor
 
 import genmode
 from genmode.testing import Case, parametrize_with_checks
-from genmode.testing.host import plain_host
-from genmode.testing.models import ids, near
+from genmode.testing.harness.host import plain_host
+from genmode.testing.harness.models import ids, near
 
 
 def some_tokens(row: int, ids: Tensor) -> list[int]:

@@ -1,9 +1,11 @@
-"""Every component on an accelerator: the CPU's results, and no wait for the device."""
+"""Every component on an accelerator, and where the host learns late: the CPU's results, and no wait for the device."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+
+from genmode import host_sync
 
 from .device_cases import CRITERIA, PROCESSORS, run
 from .rows_support import byte_tokenizer
@@ -17,6 +19,14 @@ CPU = torch.device("cpu")
 def test_a_device_gives_the_results_of_the_cpu_without_a_wait(name: str) -> None:
     for there, here in zip(run(name, torch.device("cuda"), TOKENIZER), run(name, CPU, TOKENIZER), strict=True):
         torch.testing.assert_close(there, here)
+
+
+@pytest.mark.parametrize("name", [*PROCESSORS, *CRITERIA])
+def test_results_are_the_same_where_the_host_may_not_look(name: str) -> None:
+    expected = run(name, CPU, TOKENIZER)
+    with host_sync.late_host():
+        for there, here in zip(run(name, CPU, TOKENIZER), expected, strict=True):
+            torch.testing.assert_close(there, here)
 
 
 @pytest.mark.parametrize("name", [*PROCESSORS, *CRITERIA])

@@ -11,17 +11,15 @@ from typing import Any
 import importlib_metadata
 import pytest
 
-from genmode.registry import Registry, use
-from genmode.settings import Settings
+from genmode.plugins.registry import Registry, use
+from genmode.plugins.settings import Settings
 
+READS = "def evidence(self, tokens, statistic): ...\n    def null(self): ..."
 BASES = {
     "strategies": ("Strategy", "def decode(self, session, params): ..."),
     "processors": ("LogitsProcessor", "def process(self, scores, history): return scores"),
     "criteria": ("StoppingCriterion", "def check(self, history): ..."),
-    "watermarkers": (
-        "Watermarker",
-        "def process(self, scores, history): return scores\n    def detect(self, tokens): ...",
-    ),
+    "watermarkers": ("Watermarker", f"def process(self, scores, history): return scores\n    {READS}"),
 }
 
 
@@ -108,3 +106,36 @@ def host() -> Iterator[Registry]:
 def source() -> Callable[..., str]:
     """Writes the source of a component: kind, name of the class, body of its Params, contract."""
     return component
+
+
+@pytest.fixture
+def package(site: Site, source: Callable[..., str]) -> Path:
+    """Distribution `plug`: package `plug` with a module and a data file, all of them in RECORD; each leaves a trace."""
+    from .plugins.lock_support import installed
+
+    return installed(site, source)
+
+
+@pytest.fixture
+def parts(host: Registry) -> Registry:
+    """One component of each kind, registered: those of `config_support`."""
+    from .config_support import register_all
+
+    register_all(host)
+    return host
+
+
+@pytest.fixture
+def schemes(host: Registry) -> None:
+    """Two watermarkers, registered: those of `detection_support`."""
+    from .watermark.detection_support import register_schemes
+
+    register_schemes(host)
+
+
+@pytest.fixture
+def _all_is_as_before() -> Iterator[None]:
+    """The shared model, its configs and torch's switches are what they were, and decode what they did."""
+    from .bad_input_support import all_is_as_before
+
+    yield from all_is_as_before()

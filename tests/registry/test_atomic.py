@@ -17,7 +17,7 @@ from genmode.atomic import write_text
 
 WRITER = """
 import itertools, sys
-from genmode.lock import Lock, Locked
+from genmode.plugins.lock import Lock, Locked
 for turn in itertools.count():
     files = {f"plug/{n}.py": f"sha256:{turn}" for n in range(20_000)}
     Lock(sys.argv[1], {("processors", "it"): "plug"}, {"plug": Locked(str(turn), files)}).write()

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import genmode
-from genmode.session import stopping
+from genmode import host_sync
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {},
@@ -43,7 +43,7 @@ def test_the_same_result_when_the_host_learns_late(
     ids[1, :3], mask[1, :3] = 0, 0
     call = {"attention_mask": mask, "max_new_tokens": length, **MODES[mode]}
     expected = genmode.generate(model, ids, **call)
-    monkeypatch.setattr(stopping, "reads_freely", lambda device: False)
+    monkeypatch.setattr(host_sync, "is_free", lambda device: False)
     got = genmode.generate(model, ids, **call)
     if mode == "scores":
         assert len(got.scores) == len(expected.scores) == got.sequences.shape[1] - 9
@@ -55,12 +55,12 @@ def test_streams_the_same_when_the_host_learns_late(model: Any, monkeypatch: pyt
     ids = torch.randint(3, 60, (2, 9), generator=torch.Generator().manual_seed(5))
     call = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 60}
     expected = torch.stack(list(genmode.stream(model, ids, **call)), 1)
-    monkeypatch.setattr(stopping, "reads_freely", lambda device: False)
+    monkeypatch.setattr(host_sync, "is_free", lambda device: False)
     assert torch.equal(torch.stack(list(genmode.stream(model, ids, **call)), 1), expected)
 
 
 def test_numbers_that_are_none_are_noticed_one_step_late(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "reads_freely", lambda device: False)
+    monkeypatch.setattr(host_sync, "is_free", lambda device: False)
     weight = model.lm_head.weight.detach().clone()
     try:
         with torch.no_grad():

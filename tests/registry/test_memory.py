@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 import genmode
-from genmode.session import History
+from genmode import History
 from genmode.testing import RecordingStreamer, isolated_host
-from genmode.testing.models import fresh, near, prompt, tiny, tokenizer
+from genmode.testing.harness.models import fresh, near, prompt, tiny, tokenizer
 
 
 @contextmanager
@@ -45,24 +45,24 @@ def left_behind(run: Callable[[], object]) -> Counter[str]:
 
 
 class Keeps(genmode.LogitsProcessor):
-    """Holds the session, its history and a companion, and forgets nothing."""
+    """Holds the context, its history and a model beside the rows, and forgets nothing."""
 
     contract_version = 1
 
-    def begin(self, session: genmode.Session) -> None:
-        self.session, self.history, self.beside = session, session.history, session.companion(model=near("llama"))
+    def begin(self, context: genmode.Context) -> None:
+        self.context, self.history, self.beside = context, context.history, context.side_model(model=near("llama"))
 
     def process(self, scores: Tensor, history: History) -> Tensor:
         return scores + self.beside.logits()
 
 
 class KeepsAsWell(genmode.StoppingCriterion):
-    """Holds the session, and forgets nothing."""
+    """Holds the context, and forgets nothing."""
 
     contract_version = 1
 
-    def begin(self, session: genmode.Session) -> None:
-        self.session = session
+    def begin(self, context: genmode.Context) -> None:
+        self.session = context
 
     def check(self, history: History) -> Tensor:
         return history.lengths < 0
@@ -74,8 +74,8 @@ class Fails(genmode.LogitsProcessor):
     contract_version = 1
     steps = 0
 
-    def begin(self, session: genmode.Session) -> None:
-        self.session = session
+    def begin(self, context: genmode.Context) -> None:
+        self.session = context
 
     def process(self, scores: Tensor, history: History) -> Tensor:
         self.steps += 1
@@ -108,10 +108,10 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "suffix_lookup": lambda: {"strategy": "suffix_lookup"},
     "assisted_generation": lambda: {"assistant_model": near("llama"), "num_assistant_tokens": 3},
     "processors": lambda: {"repetition_penalty": 1.2, "no_repeat_ngram_size": 2, "dry_multiplier": 1.0},
-    "retraction": lambda: {"banned_phrases": ["b2", "c"], "banned_phrases_retries": 3, "tokenizer": tokenizer()},
+    "backtracking": lambda: {"banned_phrases": ["b2", "c"], "banned_phrases_retries": 3, "tokenizer": tokenizer()},
     "stop_strings": lambda: {"stop_strings": ["b3"], "tokenizer": tokenizer()},
     "watermark": lambda: {"watermark": genmode.WatermarkingConfig("kgw", key=7), "do_sample": True},
-    "companion": lambda: {"processors": "contrastive_decoding", "amateur_model": near("llama")},
+    "side model": lambda: {"processors": "contrastive_decoding", "amateur_model": near("llama")},
     "classifier_free_guidance": lambda: {"guidance_scale": 1.5},
     "careless": lambda: {"processors": [Keeps()], "criteria": [KeepsAsWell()]},
     "outputs": lambda: {"return_dict_in_generate": True, "output_scores": True, "output_hidden_states": True},
@@ -119,7 +119,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("engine", ["slab", "portable"])
+@pytest.mark.parametrize("engine", ["static", "portable"])
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call_leaves_nothing_behind(name: str, engine: str) -> None:
     model, inputs = tiny("llama"), prompt("llama", 3)
@@ -137,14 +137,14 @@ def test_other_families_leave_nothing_behind(family: str) -> None:
     assert left_behind(lambda: genmode.generate(tiny(family), **inputs, max_new_tokens=8)) == {}
 
 
-def test_a_session_that_somebody_holds_is_counted() -> None:
+def test_a_context_that_somebody_holds_is_counted() -> None:
     held: list[Any] = []
 
     class Holds(Keeps):
         contract_version = 1
 
-        def begin(self, session: genmode.Session) -> None:
-            held.append(session)
+        def begin(self, context: genmode.Context) -> None:
+            held.append(context)
 
         def process(self, scores: Tensor, history: History) -> Tensor:
             return scores
@@ -152,8 +152,9 @@ def test_a_session_that_somebody_holds_is_counted() -> None:
     found = left_behind(
         lambda: genmode.generate(tiny("llama"), **prompt("llama", 2), max_new_tokens=4, processors=[Holds()])
     )
-    assert (found["Session"], found["History"], found["SlabEngine"], found["Slab"]) == (1, 1, 1, 1)
-    assert held[-1].sequences().shape[0] == 2  # what was decoded can still be read
+    assert (found["CallContext"], found["DecodeState"], found["TokenBuffer"]) == (1, 1, 1)
+    assert found["StaticEngine"] == 0  # the cache has gone
+    assert held[-1].history.rows == 2  # what was decoded can still be read
 
 
 @pytest.mark.parametrize("processor", [Fails, FailsAtTheEnd])

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import genmode
-from genmode.registry import Registry, use
-from genmode.testing.models import fresh, ids, prompt, tiny
+from genmode.plugins.registry import Registry, use
+from genmode.testing.harness.models import fresh, ids, prompt, tiny
 
 LENGTH = 8
 
@@ -40,7 +40,7 @@ class Stops(genmode.LogitsProcessor):
     places: Any = None
     at = "process"
 
-    def begin(self, session: Any) -> None:
+    def begin(self, context: Any) -> None:
         self.began = True
 
     def process(self, scores: Tensor, history: Any) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 
 import genmode
 from genmode import tracing
-from genmode.registry import Registry, use
-from genmode.testing.models import ids, prompt, tiny
+from genmode.plugins.registry import Registry, use
+from genmode.testing.harness.models import ids, prompt, tiny
 
 INPUTS = prompt("llama", 2)
 
@@ -145,7 +145,7 @@ def test_as_text_and_as_data() -> None:
         "strategy sample (genmode ",
         "processor top_p",
         "truncation",
-        "engine slab",
+        "engine static",
         "prepare",
         "forward",
         "all",

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import genmode
-from genmode import seam
+from genmode.hf import generate
 
 FLAGS: dict[str, dict[str, Any]] = {
     "greedy": {},
@@ -53,7 +53,7 @@ def main(device: str, folder: Path) -> None:
     ids = torch.randint(3, 200, (3, 9), generator=torch.Generator().manual_seed(1)).to(model.device)
     call: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 24, "do_sample": False}
     results: dict[str, Any] = {"engine": genmode.explain(model, ids, **call).engine}
-    results["processes"] = seam.tensor_parallel_size(model)
+    results["processes"] = generate.tensor_parallel_size(model)
     for name, flags in FLAGS.items():
         torch.manual_seed(5)
         expected = model.generate(ids, **call | flags)

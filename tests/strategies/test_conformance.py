@@ -10,8 +10,8 @@ import torch
 import transformers
 
 from genmode.testing import Case, parametrize_with_checks
-from genmode.testing.host import plain_host
-from genmode.testing.models import near
+from genmode.testing.harness.host import plain_host
+from genmode.testing.harness.models import near
 
 
 @functools.cache

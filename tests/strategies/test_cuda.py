@@ -11,7 +11,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 import genmode
-from genmode.session import graphs, workbench
+from genmode.cuda import buffers, graph_engine, packed_attention
+from genmode.cuda.kernels import build
 
 from ..waits import no_waits
 
@@ -151,7 +152,7 @@ def test_memory_is_bounded_and_freed_with_the_model() -> None:
     model = make("llama")
     for rows in range(1, 12):
         genmode.generate(model, **{k: v.expand(rows, -1) for k, v in padded(1).items()}, max_new_tokens=4)
-    assert len(workbench.stock_of(model).idle) <= workbench.KEPT
+    assert len(buffers.buffer_pool_of(model).idle) <= buffers.KEPT
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
@@ -210,7 +211,7 @@ def test_numbers_that_are_none_are_an_error_with_the_tokens_kept() -> None:
 def test_attention_in_parts_equals_attention(
     rows: int, heads: int, kv_heads: int, count: int, limit: int, width: int
 ) -> None:
-    from genmode.kernels.attention import attend, fits
+    from genmode.cuda.kernels import split_attention  # needs Triton
 
     torch.manual_seed(0)
     cache = torch.randn(2, rows, kv_heads, limit + 9, width, device="cuda", dtype=torch.bfloat16)
@@ -218,8 +219,8 @@ def test_attention_in_parts_equals_attention(
     query = torch.randn(rows, count, heads, width, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
     mask = torch.rand(rows, 1, count, limit, device="cuda") < 0.7
     mask[:, :, :, limit // 2 :] &= torch.arange(rows, device="cuda")[:, None, None, None] % 2 == 0
-    assert fits(query, key, value, mask)
-    got = attend(query, key, value, mask, width**-0.5)
+    assert split_attention.fits(query, key, value, mask)
+    got = split_attention.attend(query, key, value, mask, width**-0.5)
     exact = torch.nn.functional.scaled_dot_product_attention(
         query.double(), key.double().repeat_interleave(heads // kv_heads, 1),
         value.double().repeat_interleave(heads // kv_heads, 1), attn_mask=mask,
@@ -228,21 +229,21 @@ def test_attention_in_parts_equals_attention(
     assert error < 6e-3, error  # bfloat16 keeps 8 bits
 
 
-def test_attention_by_a_trace_equals_attention_to_reordered_keys() -> None:
-    from genmode.kernels.attention import attend
-    from genmode.session.attention import TRACE, brought_home
+def test_attention_by_parent_rows_equals_attention_to_reordered_keys() -> None:
+    from genmode.cuda.kernels import split_attention  # needs Triton
 
     torch.manual_seed(0)
     rows, heads, kv_heads, limit, width = 6, 8, 2, 300, 64
     key, value = torch.randn(2, rows, kv_heads, limit, width, device="cuda", dtype=torch.bfloat16)
     for count in (1, 3):
         query = torch.randn(rows, heads, count, width, device="cuda", dtype=torch.bfloat16)
-        trace = torch.randint(1, rows + 1, (rows, 1, 1, limit), device="cuda", dtype=TRACE)
+        parents = torch.randint(1, rows + 1, (rows, 1, 1, limit), device="cuda", dtype=build.PARENT_ROWS)
         seen = torch.arange(limit, device="cuda") < limit - 9 - torch.arange(count, device="cuda").flip(0)[:, None]
-        trace = torch.where(seen, trace, 0)
-        own = [brought_home(states, trace) for states in (key, value)]
-        got = attend(query, key, value, trace, width**-0.5)
-        torch.testing.assert_close(got, attend(query, *own, trace > 0, width**-0.5), atol=2e-2, rtol=2e-2)
+        parents = torch.where(seen, parents, 0)
+        own = [packed_attention.materialized(states, parents) for states in (key, value)]
+        got = split_attention.attend(query, key, value, parents, width**-0.5)
+        expected = split_attention.attend(query, *own, parents > 0, width**-0.5)
+        torch.testing.assert_close(got, expected, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("mode", ["beams", "beam_sample", "groups"])
@@ -252,7 +253,7 @@ def test_beams_that_part_give_the_tokens_of_reordered_ones(mode: str, monkeypatc
     flags |= {"return_dict_in_generate": True}
     torch.manual_seed(3)
     got = genmode.generate(model, **inputs, **flags)
-    monkeypatch.setattr(graphs.attention, "traces", lambda model, keys: False)
+    monkeypatch.setattr(packed_attention, "reads_parent_rows", lambda model, keys: False)
     torch.manual_seed(3)
     expected = genmode.generate(model, **inputs, **flags)
     assert torch.equal(got.sequences, expected.sequences)
@@ -281,30 +282,29 @@ def test_out_of_memory_says_what_to_reduce_and_leaves_nothing_behind() -> None:
 def test_out_of_memory_while_capturing_goes_on_without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = make("llama"), padded(3)
     expected = genmode.generate(model, **inputs, max_new_tokens=12)
-    workbench.stock_of(model).clear()
+    buffers.buffer_pool_of(model).clear()
 
     def full(*arguments: Any, **flags: Any) -> Any:
         raise torch.OutOfMemoryError("no memory left")
 
-    monkeypatch.setattr(graphs.torch.cuda, "graph", full)
+    monkeypatch.setattr(graph_engine.torch.cuda, "graph", full)
     assert torch.equal(genmode.generate(model, **inputs, max_new_tokens=12), expected)
     monkeypatch.undo()
     assert torch.equal(genmode.generate(model, **inputs, max_new_tokens=12), expected)
 
 
 def test_attention_goes_on_without_kernels_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    from genmode import kernels
-    from genmode.kernels import attention
+    from genmode.cuda.kernels import split_attention  # needs Triton
 
     model, inputs = make("llama").bfloat16(), padded(3)
     expected = genmode.generate(model, **inputs, max_new_tokens=12)
-    workbench.stock_of(model).clear()
+    buffers.buffer_pool_of(model).clear()
 
     def broken(*arguments: Any) -> Any:
-        raise kernels.KernelError("no compiler")
+        raise build.KernelError("no compiler")
 
-    monkeypatch.setattr(kernels, "_failed", False)
-    monkeypatch.setattr(attention, "attend", broken)
+    monkeypatch.setattr(build, "_failed", False)
+    monkeypatch.setattr(split_attention, "attend", broken)
     with pytest.warns(UserWarning, match="no compiler"):
         got = genmode.generate(model, **inputs, max_new_tokens=12)
     assert got.shape == expected.shape

@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 import genmode
-from genmode.testing.models import ENCODER_DECODER, FAMILIES, PAD, VOCAB, ids, prompt, tiny
+from genmode.testing.harness.models import ENCODER_DECODER, FAMILIES, PAD, VOCAB, ids, prompt, tiny
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
@@ -316,7 +316,7 @@ def test_where_values_come_from() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype: torch.dtype) -> None:
-    from genmode.testing.models import fresh
+    from genmode.testing.harness.models import fresh
 
     model = fresh("llama").to(dtype)
     for mode in ("greedy", "sample"):

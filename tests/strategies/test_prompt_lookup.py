@@ -11,22 +11,13 @@ import transformers
 from torch import Tensor
 
 import genmode
-from genmode.testing.models import FAMILIES, fresh, ids, prompt, tiny
-from genmode_strategies.drafters.loop import agreeing
+from genmode.testing.harness.models import FAMILIES, fresh, ids, prompt, tiny
+from genmode_strategies.drafters.verification import agreeing
 from genmode_strategies.prompt_lookup import look_up
 
+from .drafting_support import BANS, chi_square, cyclic, forwards, history
+
 DRAFT = {"prompt_lookup_num_tokens": 4}
-BANS = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "bad_words_ids": [[7], [44, 44], [42, 11]]}
-
-
-def history(*rows: list[int], starts: list[int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens, lengths and starts of rows of their own lengths; columns behind their ends hold 99."""
-    tokens = torch.full((len(rows), max(map(len, rows)) + 2), 99)
-    for row, tokens_of_row in enumerate(rows):
-        tokens[row, : len(tokens_of_row)] = torch.tensor(tokens_of_row)
-    lengths = torch.tensor([len(row) for row in rows])
-    first = torch.tensor(starts or [0] * len(rows))
-    return tokens, lengths, first
 
 
 class TestLookUp:
@@ -66,38 +57,6 @@ class TestLookUp:
         chosen = torch.tensor([[1, 2, 3, 4], [1, 5, 3, 4], [1, 2, 3, 4]])
         assert agreeing(draft, chosen).tolist() == [3, 1, 0]
         assert agreeing(None, chosen).tolist() == [0, 0, 0]
-
-
-def cyclic(**config: Any) -> Any:
-    """A Llama that says 10 11 12 13 10 11 ... or 20 21 ... 26 20 ..., whichever circle the last token is of."""
-    model = fresh("llama", **config)
-    following = list(range(100))
-    for circle in (range(10, 14), range(20, 27)):
-        for token in circle:
-            following[token] = token + 1 if token + 1 in circle else circle[0]
-    with torch.no_grad():
-        for layer in model.model.layers:
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
-        table = torch.linalg.qr(torch.randn(100, 100, generator=torch.Generator().manual_seed(1))).Q
-        model.model.embed_tokens.weight.copy_(table[:, :32])
-        model.lm_head.weight.copy_(table[:, :32][torch.tensor(following).argsort()] * 20)
-    return model
-
-
-def forwards(model: Any, call: Any) -> tuple[Tensor, int]:
-    """The result of a call, and how many forwards it took."""
-    count = 0
-
-    def tick(*_: object) -> None:
-        nonlocal count
-        count += 1
-
-    hook = model.register_forward_pre_hook(tick)
-    try:
-        return call(), count
-    finally:
-        hook.remove()
 
 
 @pytest.mark.oldest
@@ -221,16 +180,6 @@ def test_the_tokens_of_sampling_under_a_seed(name: str, rows: int) -> None:
     assert torch.equal(genmode.generate(model, **inputs, **flags, **DRAFT), plain)
     recorded = genmode.generate(model, **inputs, **flags, **DRAFT, return_dict_in_generate=True, output_scores=True)
     assert torch.equal(recorded.sequences, plain)
-
-
-def chi_square(counts: Tensor, expected: Tensor) -> float:
-    """The p-value of Pearson's test; cells that are expected less than 5 times are taken together."""
-    rare = expected < 5
-    observed = torch.cat([counts[~rare], counts[rare].sum()[None]]).double()
-    wanted = torch.cat([expected[~rare], expected[rare].sum()[None]]).double()
-    observed, wanted = observed[wanted > 0], wanted[wanted > 0]
-    statistic = ((observed - wanted) ** 2 / wanted).sum()
-    return float(torch.special.gammaincc(torch.tensor((len(wanted) - 1) / 2).double(), statistic / 2))
 
 
 @pytest.mark.parametrize("warp", [{"top_k": 0}, {"temperature": 0.7, "top_k": 3, "repetition_penalty": 1.5}], ids=str)

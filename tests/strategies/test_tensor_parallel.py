@@ -45,7 +45,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
     found: dict[str, Any] = json.loads((folder / "results.json").read_text())
     assert found.pop("processes") == 2
-    assert found.pop("engine") == {"cpu": "slab", "cuda": "graph"}[request.param]
+    assert found.pop("engine") == {"cpu": "static", "cuda": "graph"}[request.param]
     return found
 
 

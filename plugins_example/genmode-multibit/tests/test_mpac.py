@@ -11,6 +11,7 @@ from genmode_multibit import Mpac
 
 import genmode
 from genmode.testing import isolated_host
+from genmode.watermark import judge
 
 KEY = 741852963
 MESSAGE = "1011001011110001"
@@ -40,7 +41,7 @@ def test_a_known_message_is_compared_token_by_token() -> None:
     mark = Painted(key=1, message="1001").paint([-1, 0, 1, 1, 0], [3, 2, 1, 2, 3])  # symbols 2 and 1
     assert values(mark, 5) == [None, 1, 1, 0, 0]
     # Two of four at rate 1/4: 1 - (3/4)^4 - 4 (1/4) (3/4)^3 = 67/256.
-    (found,) = mark.detect(torch.zeros(1, 5, dtype=torch.long))
+    (found,) = judge(mark, torch.zeros(1, 5, dtype=torch.long))
     assert found.p_value == pytest.approx(67 / 256)
     assert found.tokens == 4
 
@@ -99,7 +100,7 @@ def unmarked(texts: int, length: int = 120) -> torch.Tensor:
 def test_p_values_of_unmarked_text_are_those_of_the_binomial(message: str | None) -> None:
     # 2000 texts: shares below a level lie within 4 deviations, one seed in 16000 outside; a tail is conservative
     # by one atom at most, of 0.09 at 120 tokens and rate 1/4.
-    found = torch.tensor([one.p_value for one in Mpac(key=KEY, message=message).detect(unmarked(2000))])
+    found = torch.tensor([one.p_value for one in judge(Mpac(key=KEY, message=message), unmarked(2000))])
     for level in (0.001, 0.01, 0.05, 0.25, 0.5):
         slack = 4 * math.sqrt(level * (1 - level) / 2000)
         share = float((found <= level).double().mean())
@@ -112,7 +113,7 @@ def test_p_values_of_unmarked_text_are_those_of_the_binomial(message: str | None
 def test_text_that_repeats_itself_is_no_mark() -> None:
     # 1000 keys; 120 tokens of 6 different ones have 36 draws at most, most of them read several times.
     (text,) = unmarked(1) % 6
-    found = torch.tensor([Mpac(key=key, bits=4).detect(text[None])[0].p_value for key in range(1000)])
+    found = torch.tensor([judge(Mpac(key=key, bits=4), text[None])[0].p_value for key in range(1000)])
     for level in (0.01, 0.05, 0.25):
         assert float((found <= level).double().mean()) <= level + 4 * math.sqrt(level * (1 - level) / 1000)
 
@@ -171,10 +172,10 @@ def test_the_mark_is_found_with_and_without_the_message(marked: torch.Tensor) ->
 
 def test_another_key_finds_nothing_and_another_message_is_not_confirmed(marked: torch.Tensor) -> None:
     other = Mpac(key=KEY + 1)
-    assert min(one.p_value for one in other.detect(marked)) > 1e-4
+    assert min(one.p_value for one in judge(other, marked)) > 1e-4
     assert sum(right_bits(other, marked)) < 160  # of 256, of which chance has 128 at most; deviation 8
     flipped = "".join("10"[int(bit)] for bit in MESSAGE)
-    assert min(one.p_value for one in Mpac(key=KEY, message=flipped).detect(marked)) > 0.5
+    assert min(one.p_value for one in judge(Mpac(key=KEY, message=flipped), marked)) > 0.5
 
 
 def test_reading_strings_and_nothing() -> None:

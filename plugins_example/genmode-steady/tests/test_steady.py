@@ -11,7 +11,6 @@ import torch
 from genmode_steady import EntropyGate, FactualNucleus
 
 import genmode
-from genmode.session import History
 
 VOCAB = 100
 
@@ -37,11 +36,11 @@ def probabilities(*rows: list[float]) -> torch.Tensor:
     return torch.tensor(rows).log()
 
 
-def history(rows: list[list[int]], prompt: int = 1) -> History:
+def history(rows: list[list[int]], prompt: int = 1) -> genmode.History:
     lengths = torch.tensor([len(row) for row in rows])
     width = int(lengths.max())
     tokens = torch.tensor([row + [-1] * (width - len(row)) for row in rows])
-    return History(tokens, lengths, torch.zeros_like(lengths), prompt, None)
+    return genmode.History(tokens, lengths, torch.zeros_like(lengths), prompt, None)
 
 
 def processor(ends: tuple[int, ...] = (7,), **params: Any) -> FactualNucleus:
@@ -75,9 +74,9 @@ def test_floor_holds_and_the_prompt_does_not_count() -> None:
 
 
 def test_without_tokenizer_and_ids_it_says_what_to_give() -> None:
-    session: Any = SimpleNamespace(vocab_size=VOCAB, device=torch.device("cpu"), tokenizer=None)
+    context: Any = SimpleNamespace(vocab_size=VOCAB, device=torch.device("cpu"), tokenizer=None)
     with pytest.raises(genmode.ParameterError, match="factual_sentence_ends"):
-        FactualNucleus().begin(session)
+        FactualNucleus().begin(context)
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,12 @@ row is judged by itself; there is no state.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
 
 import genmode
-
-from ..rows import tail
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +27,7 @@ def required(scores: Tensor | None, name: str) -> Tensor:
     return scores.float()
 
 
-class Confidence(genmode.StoppingCriterion):
+class Confidence(genmode.StoppingCriterion, genmode.StandIn):
     """Stop when the last token was improbable.
 
     In place of transformers' `ConfidenceCriteria`, which reads the first row and stops all with it, an adopted one
@@ -38,7 +36,7 @@ class Confidence(genmode.StoppingCriterion):
 
     contract_version = 1
     name = "confidence"
-    needs_scores: ClassVar[bool] = True
+    traits = frozenset({genmode.Trait.READS_SCORES})
     replaces = ("ConfidenceCriteria",)
 
     class Params(genmode.Params):
@@ -49,16 +47,16 @@ class Confidence(genmode.StoppingCriterion):
         self._adopted = False
 
     @classmethod
-    def adopt(cls, criterion: Any, tokenizer: Any = None) -> Confidence:
+    def adopt(cls, theirs: Any, tokenizer: Any = None) -> Confidence:
         """The threshold of the transformers object."""
-        own = cls(stop_confidence=criterion.assistant_confidence_threshold)
+        own = cls(stop_confidence=theirs.assistant_confidence_threshold)
         own._adopted = True
         return own
 
     def check(self, history: genmode.History, scores: Tensor | None = None) -> Tensor:
         """`scores` `[rows, vocab]` are those from which the last token was drawn."""
         scores = required(scores, self.name)
-        last = tail(history, 1)
+        last = history.tail(1)
         logarithm = scores.gather(1, last.clamp(0, scores.shape[1] - 1))[:, 0] - scores.logsumexp(1)
         limit: float = self.params.stop_confidence
         done = logarithm.exp() < limit
@@ -70,7 +68,7 @@ class Entropy(genmode.StoppingCriterion):
 
     contract_version = 1
     name = "entropy"
-    needs_scores: ClassVar[bool] = True
+    traits = frozenset({genmode.Trait.READS_SCORES})
 
     class Params(genmode.Params):
         stop_entropy: float = Field(torch.inf, ge=0, description="largest entropy that goes on, in nats")

@@ -11,13 +11,13 @@ from torch import Tensor
 
 import genmode
 
-from ..rows import every
+from ..row_ops import every
 
 
 class Callable(genmode.StoppingCriterion):
     """Stop where a function of the history says so.
 
-    The function gets the `genmode.session.History` and returns `[rows]`, bool, or one bool for all rows. It
+    The function gets the `genmode.History` and returns `[rows]`, bool, or one bool for all rows. It
     runs on the device of the tokens; if it reads them on the host, every step waits for it. Raises
     `ParameterError` if it returns something else.
     """

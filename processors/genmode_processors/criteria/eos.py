@@ -9,13 +9,14 @@ from pydantic import BeforeValidator, Field
 
 import genmode
 
-from ..rows import as_ints, tail
+from ..begun import Begun
+from ..row_ops import as_ints
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Eos(genmode.StoppingCriterion):
+class Eos(genmode.StoppingCriterion, genmode.StandIn):
     """Stop at the end-of-sequence token. As transformers' `EosTokenCriteria`; reads the last tokens alone.
 
     Ids outside the vocabulary never occur and are allowed.
@@ -30,23 +31,19 @@ class Eos(genmode.StoppingCriterion):
             None, description="ids that end a row; by default the model's"
         )
 
-    def __init__(self, params: Any = None, **values: Any) -> None:
-        super().__init__(params, **values)
-        self._ids: Tensor | None = None
+    _ids: Begun[Tensor] = Begun()  # [count]
 
     @classmethod
-    def adopt(cls, criterion: Any, tokenizer: Any = None) -> Eos:
+    def adopt(cls, theirs: Any, tokenizer: Any = None) -> Eos:
         """The ids of the transformers object."""
-        return cls(eos_token_id=criterion.eos_token_id)
+        return cls(eos_token_id=theirs.eos_token_id)
 
-    def begin(self, session: genmode.Session) -> None:
-        ids = session.eos_token_ids if self.params.eos_token_id is None else self.params.eos_token_id
-        self._ids = torch.tensor(ids, dtype=torch.long, device=session.device)
+    def begin(self, context: genmode.Context) -> None:
+        ids = context.eos_token_ids if self.params.eos_token_id is None else self.params.eos_token_id
+        self._ids = torch.tensor(ids, dtype=torch.long, device=context.device)
 
     def check(self, history: genmode.History) -> Tensor:
-        if self._ids is None:
-            raise RuntimeError(f"{self.name}: check was called before begin")
-        return (tail(history, 1) == self._ids).any(1)
+        return (history.tail(1) == self._ids).any(1)
 
     def reset(self) -> None:
         self._ids = None

@@ -9,13 +9,13 @@ from pydantic import Field
 
 import genmode
 
-from ..rows import every
+from ..row_ops import every
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class MaxLength(genmode.StoppingCriterion):
+class MaxLength(genmode.StoppingCriterion, genmode.StandIn):
     """Stop at a length. As transformers' `MaxLengthCriteria`; reads lengths alone."""
 
     contract_version = 1
@@ -30,14 +30,12 @@ class MaxLength(genmode.StoppingCriterion):
         max_length: int | None = Field(None, ge=0, description="most tokens of a row, prompt included")
 
     @classmethod
-    def adopt(cls, criterion: Any, tokenizer: Any = None) -> MaxLength:
+    def adopt(cls, theirs: Any, tokenizer: Any = None) -> MaxLength:
         """The length of the transformers object."""
-        return cls(max_length=criterion.max_length)
+        return cls(max_length=theirs.max_length)
 
     def check(self, history: genmode.History) -> Tensor:
         limit: int | None = self.params.max_length
         if limit is None:
             return every(history, False)
-        if history.uniform is not None:
-            return every(history, history.uniform >= limit)
         return history.lengths >= limit

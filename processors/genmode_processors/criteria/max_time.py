@@ -2,7 +2,7 @@
 
 The clock is monotonic and runs from `begin`; a step that has begun is not interrupted. transformers counts
 from where its object is made, by the clock on the wall. Processes of one sharded model may read different
-times; the session makes them agree.
+times; the host makes them agree.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from pydantic import Field
 
 import genmode
 
-from ..rows import every
+from ..begun import Begun
+from ..row_ops import every
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class MaxTime(genmode.StoppingCriterion):
+class MaxTime(genmode.StoppingCriterion, genmode.StandIn):
     """Stop by the clock. As transformers' `MaxTimeCriteria`.
 
     Args:
@@ -36,23 +37,23 @@ class MaxTime(genmode.StoppingCriterion):
     class Params(genmode.Params):
         max_time: float | None = Field(None, ge=0, description="seconds after which decoding stops")
 
+    _begun: Begun[float] = Begun()
+
     def __init__(self, params: Any = None, *, clock: Callable[[], float] = time.monotonic, **values: Any) -> None:
         super().__init__(params, **values)
         self._clock = clock
-        self._begun: float | None = None
 
     @classmethod
-    def adopt(cls, criterion: Any, tokenizer: Any = None) -> MaxTime:
+    def adopt(cls, theirs: Any, tokenizer: Any = None) -> MaxTime:
         """The limit of the transformers object."""
-        return cls(max_time=criterion.max_time)
+        return cls(max_time=theirs.max_time)
 
-    def begin(self, session: genmode.Session) -> None:
+    def begin(self, context: genmode.Context) -> None:
         self._begun = self._clock()
 
     def check(self, history: genmode.History) -> Tensor:
-        if self._begun is None:
-            raise RuntimeError(f"{self.name}: check was called before begin")
-        late = self.params.max_time is not None and self._clock() - self._begun > self.params.max_time
+        since = self._begun
+        late = self.params.max_time is not None and self._clock() - since > self.params.max_time
         return every(history, late)
 
     def reset(self) -> None:

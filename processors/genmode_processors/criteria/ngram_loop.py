@@ -11,14 +11,13 @@ history, so beams and drafting need no state.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 
 import genmode
-
-from ..rows import lengths, tail
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,12 +36,22 @@ class NgramLoop(genmode.StoppingCriterion):
     def check(self, history: genmode.History) -> Tensor:
         size: int = self.params.ngram_loop_size
         repeats: int = self.params.ngram_loop_repeats
-        device = history.tokens.device
-        back = tail(history, size * repeats).flip(1)  # [rows, size * repeats], last token first
-        period = torch.arange(1, size + 1, device=device)
-        at = torch.arange(size * (repeats - 1), device=device)
-        needed = at < period[:, None] * (repeats - 1)  # [periods, count]
-        earlier = (at + period[:, None]).clamp_(max=size * repeats - 1)
-        same = back[:, None, : len(at)] == back[:, earlier]  # [rows, periods, count]
-        enough = period * repeats <= lengths(history) - history.prompt  # [rows, periods]
-        return ((same | ~needed).all(2) & enough).any(1)
+        back = history.tail(size * repeats).flip(1)  # [rows, size * repeats], last token first
+        earlier, beyond, least = compared(size, repeats, back.device)
+        same = back[:, None, : earlier.shape[1]] == back[:, earlier]  # [rows, periods, count]
+        enough = least <= (history.lengths - history.prompt)[:, None]  # [rows, periods]
+        return ((same | beyond).all(2) & enough).any(1)
+
+
+@functools.lru_cache(maxsize=8)
+def compared(size: int, repeats: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Which places, counted from a row's end, are compared for each period from 1 to `size`.
+
+    Returns:
+        With which place, one period further back, each place is compared, `[periods, size * (repeats - 1)]`, long; which
+        of these are beyond what the period asks for, bool; and how many tokens it asks for, `[periods]`.
+    """
+    period = torch.arange(1, size + 1, device=device)
+    at = torch.arange(size * (repeats - 1), device=device)
+    earlier = (at + period[:, None]).clamp_(max=size * repeats - 1)
+    return earlier, at >= period[:, None] * (repeats - 1), period * repeats

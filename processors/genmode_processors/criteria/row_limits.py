@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 import genmode
 
-from ..rows import as_ints, every, expand_rows
+from ..row_ops import as_ints, every, expand_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,10 +37,10 @@ class RowLimits(genmode.StoppingCriterion):
         super().__init__(params, **values)
         self._limits: Tensor | None = None  # [rows]
 
-    def begin(self, session: genmode.Session) -> None:
+    def begin(self, context: genmode.Context) -> None:
         if self.params.row_max_new_tokens is not None:
-            limits = torch.tensor(self.params.row_max_new_tokens, device=session.device)
-            self._limits = expand_rows(limits, session.rows, "row_max_new_tokens")
+            limits = torch.tensor(self.params.row_max_new_tokens, device=context.device)
+            self._limits = expand_rows(limits, context.rows, "row_max_new_tokens")
 
     def check(self, history: genmode.History) -> Tensor:
         if self._limits is None:

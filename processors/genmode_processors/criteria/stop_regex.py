@@ -1,6 +1,6 @@
 """Stop at a pattern: a row is done at the first token with which a regular expression is found in its output.
 
-The output is the decoded text of what came behind the prompt (see `token_text`), with U+FFFD for bytes that
+The output is the decoded text of what came behind the prompt (see `genmode.text`), with U+FFFD for bytes that
 are not UTF-8, also for a character of which only the first bytes have come. Python's `re.search` runs over
 the whole output at every token, on the host. What is known of a row is compared with the row and kept as
 far as they agree, so beams and drafting need no state.
@@ -17,8 +17,8 @@ import torch
 from pydantic import AfterValidator, BeforeValidator, Field
 
 import genmode
+from genmode.text import token_bytes
 
-from ..token_text import token_bytes
 from .stop_strings import as_list
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ class StopRegex(genmode.StoppingCriterion):
         self._texts: list[bytes] = []
         self._rows: list[RowText] = []
 
-    def begin(self, session: genmode.Session) -> None:
-        if session.tokenizer is None:
+    def begin(self, context: genmode.Context) -> None:
+        if context.tokenizer is None:
             raise genmode.ParameterError("stop_regex needs the tokenizer; pass tokenizer= to generate")
-        self._texts = token_bytes(session.tokenizer)
+        self._texts = token_bytes(context.tokenizer)
 
     def check(self, history: genmode.History) -> Tensor:
         self._rows += [RowText() for _ in range(history.rows - len(self._rows))]

@@ -2,7 +2,7 @@
 
 The text is the decoded one, special tokens included as they are written. A string may begin and end inside
 tokens and be split over them, also inside characters, and may begin in the prompt: it is looked for as UTF-8
-(see `automaton`), with one look-up for each row and step, on the device.
+(see `genmode.text.PhraseTracker`), with one look-up for each row and step, on the device.
 
 transformers' `StopStringCriteria` stops at the same token, except where a string ends or begins inside a character
 that is split over tokens, which that one does not find. Case and spaces count. Strings that decoding rules beyond single tokens would
@@ -18,9 +18,9 @@ import torch
 from pydantic import BeforeValidator, Field
 
 import genmode
+from genmode.text import PhraseTracker, phrase_table
 
-from ..automaton import PhraseTracker, phrase_table
-from ..rows import every
+from ..row_ops import every
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class StopStrings(genmode.StoppingCriterion):
+class StopStrings(genmode.StoppingCriterion, genmode.StandIn):
     """Stop at a string.
 
     Raises `ParameterError` without a tokenizer; an empty string is refused by the parameters, since every
@@ -50,26 +50,26 @@ class StopStrings(genmode.StoppingCriterion):
     def __init__(self, params: Any = None, **values: Any) -> None:
         super().__init__(params, **values)
         self._tracker: PhraseTracker | None = None
-        self._rows: genmode.History | None = None  # the session's own rows, which only grow and move
+        self._rows: genmode.History | None = None  # the call's own rows, which only grow and move
 
     @classmethod
-    def adopt(cls, criterion: Any, tokenizer: Any = None) -> StopStrings | None:
+    def adopt(cls, theirs: Any, tokenizer: Any = None) -> StopStrings | None:
         """The strings of the transformers object; None unless it was made for the call's tokenizer."""
         if tokenizer is None:
             return None
-        same = type(criterion)(tokenizer, list(criterion.stop_strings))  # from its cache
-        if not torch.equal(same.embedding_vec.cpu(), criterion.embedding_vec.cpu()):
+        same = type(theirs)(tokenizer, list(theirs.stop_strings))  # from its cache
+        if not torch.equal(same.embedding_vec.cpu(), theirs.embedding_vec.cpu()):
             return None
-        return cls(stop_strings=criterion.stop_strings)
+        return cls(stop_strings=theirs.stop_strings)
 
-    def begin(self, session: genmode.Session) -> None:
+    def begin(self, context: genmode.Context) -> None:
         if not self.params.stop_strings:
             return
-        if session.tokenizer is None:
+        if context.tokenizer is None:
             raise genmode.ParameterError("stop_strings needs the tokenizer; pass tokenizer= to generate")
-        table = phrase_table(self.params.stop_strings, session.tokenizer)
-        self._tracker = PhraseTracker(table, session.device)
-        self._rows = session.history
+        table = phrase_table(self.params.stop_strings, context.tokenizer)
+        self._tracker = PhraseTracker(table, context.device)
+        self._rows = context.history
 
     def check(self, history: genmode.History) -> Tensor:
         if self._tracker is None:

@@ -1,6 +1,6 @@
 """Structured output: outputs that are texts of a grammar."""
 
-from .engines import installed
 from .grammar import Grammar, UnmetGrammarWarning
+from .matchers import installed
 
 __all__ = ["Grammar", "UnmetGrammarWarning", "installed"]

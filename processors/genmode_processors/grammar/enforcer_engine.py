@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from .engines import Vocabulary, Words
+from .matchers import Vocabulary, Words
 from .requests import Wanted
 from .schemas import BASIC, Held, check_schema
 

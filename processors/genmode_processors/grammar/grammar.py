@@ -2,7 +2,7 @@
 
 Before each token, the scores of all tokens that no text of the grammar could go on with become -inf; an end of
 sequence is allowed where, and only where, the text so far is complete. The rest keep their scores. What a grammar
-is stands in `requests`, who works out the masks in `engines`.
+is stands in `requests`, what works out the masks in `engines`.
 
 Each row has a matcher. It follows the row through reorders (beams: copied where a row goes on twice), through
 drafts that are walked and taken back, and begins anew with each call. Masks are put onto the scores in one
@@ -10,7 +10,7 @@ operation for all rows; working them out is done row by row on the host, by the 
 
 A matcher needs the chosen tokens on the host, so on a device the host waits once in each step, see `events`.
 
-Forced text. Where a grammar leaves only one text to go on with, `propose` offers it as a draft: the strategies
+Forced text. Where a grammar leaves only one text to go on with, `forced_tokens` gives it as a draft: the strategies
 that may draft run the whole stretch in one forward, and every row takes as much of it as it would have chosen
 itself under the masks. So the result is the same, whichever tokens the model spells the stretch with.
 
@@ -30,12 +30,14 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 import genmode
+from genmode import host_sync
 
+from ..begun import Begun
 from ..order import CONSTRAINTS
-from .engines import EngineName, Vocabulary, Words, compiled, mask_of
 from .events import Events
+from .matchers import EngineName, Vocabulary, Words, compiled, mask_of
 from .requests import wanted
-from .rows import Row, forbid_all_but
+from .row_state import Row, forbid_all_but
 
 State = Literal["complete", "cut", "outside"]
 
@@ -78,8 +80,7 @@ class Grammar(genmode.LogitsProcessor):
     paper = "Willard and Louf 2023, Efficient Guided Generation, https://arxiv.org/abs/2307.09702"
     stage = genmode.Stage.CONSTRAINT
     after = CONSTRAINTS
-    waits = True
-    forces = True
+    traits = frozenset({genmode.Trait.HOST_SYNC, genmode.Trait.FORCES})
 
     class Params(genmode.Params):
         grammar: Annotated[Any, BeforeValidator(_plain)] = Field(
@@ -89,25 +90,26 @@ class Grammar(genmode.LogitsProcessor):
         grammar_whitespace: bool = Field(False, description="allow white space between the parts of JSON")
         grammar_jump_forward: bool = Field(True, description="run text that the grammar forces in one forward")
 
+    _call: Begun[_Call] = Begun()
+
     def __init__(self, params: Any = None, **values: Any) -> None:
         super().__init__(params, **values)
         self.results: tuple[State, ...] = ()
         self.forced: tuple[float, ...] = ()
-        self._call: _Call | None = None
 
-    def begin(self, session: genmode.Session) -> None:
+    def begin(self, context: genmode.Context) -> None:
         params = self.params
         if params.grammar is None:
             given = ", ".join(sorted(params.model_fields_set - {"grammar"})) or "the processor 'grammar'"
             raise genmode.ParameterError(f"{given} is given without a grammar; set grammar=")
-        if session.tokenizer is None:
+        if context.tokenizer is None:
             raise genmode.ParameterError("grammar needs the tokenizer; pass tokenizer= to generate")
-        if not [i for i in session.eos_token_ids if 0 <= i < session.vocab_size]:
+        if not [i for i in context.eos_token_ids if 0 <= i < context.vocab_size]:
             raise genmode.ParameterError(
                 "grammar needs an end of sequence, or a row could not stop where its text is complete; set eos_token_id"
             )
         source = wanted(params.grammar)
-        grammar, vocabulary, engine = compiled(source, params.grammar_engine, params.grammar_whitespace, session)
+        grammar, vocabulary, engine = compiled(source, params.grammar_engine, params.grammar_whitespace, context)
         ends = mask_of(vocabulary.ends, vocabulary.words)
         root = Row(grammar.matcher(), vocabulary)
         if not (root.mask(ends) & ~ends).any():
@@ -116,43 +118,43 @@ class Grammar(genmode.LogitsProcessor):
                 "correct the grammar, or take a tokenizer that has its characters"
             )
         self.results, self.forced = (), ()
-        self._call = _Call(session, vocabulary, engine, ends, root, [root.copy() for _ in range(session.rows)])
+        self._call = _Call(context, vocabulary, engine, ends, root, [root.copy() for _ in range(context.rows)])
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
-        call = self._in_call()
+        call = self._call
         rows = call.caught_up()
         allowed = np.stack([row.mask(call.ends) for row in rows])  # [rows, words]
-        if history is call.session.history and not call.reordered:  # no draft, and no beams
+        if history is call.context.history and not call.reordered:  # no draft, and no beams
             self._check(call, allowed)
         return forbid_all_but(scores, allowed)
 
     def accept(self, tokens: Tensor) -> None:
-        self._in_call().events.put("accept", tokens)
+        self._call.events.put("accept", tokens)
 
     def reorder(self, rows: Tensor) -> None:
-        call = self._in_call()
+        call = self._call
         call.reordered = True
         call.events.put("reorder", rows)
 
     def rollback(self, counts: Tensor) -> None:
-        self._in_call().events.put("rollback", counts)
+        self._call.events.put("rollback", counts)
 
-    def propose(self, limit: int) -> tuple[Tensor, Tensor] | None:
+    def forced_tokens(self, limit: int) -> tuple[Tensor, Tensor] | None:
         if not self.params.grammar_jump_forward:
             return None
-        call = self._in_call()
+        call = self._call
         forced = [row.forced(call.ends, limit) for row in call.caught_up()]
         longest = max(map(len, forced))
         if longest == 0:
             return None
         filled = [one + [one[-1] if one else 0] * (longest - len(one)) + [len(one)] for one in forced]
-        tokens = torch.tensor(filled).to(call.session.device, non_blocking=True)
+        tokens = host_sync.to_device(torch.tensor(filled), call.context.device)
         return tokens[:, :-1], tokens[:, -1]
 
-    def conclude(self, sequences: Tensor) -> None:
-        call = self._in_call()
-        marked = any(isinstance(one.processor, genmode.Watermarker) for one in call.session.chain.links)
-        judged = [call.judged(one, marked) for one in sequences[:, call.session.prompt_length :].tolist()]
+    def on_finish(self, sequences: Tensor) -> None:
+        call = self._call
+        marked = any(isinstance(one, genmode.Watermarker) for one in call.context.processors)
+        judged = [call.judged(one, marked) for one in sequences[:, call.context.prompt_length :].tolist()]
         found = [row for row, _ in judged]
         self.results = tuple("outside" if row.dead else "complete" if row.complete else "cut" for row in found)
         if marked:
@@ -166,7 +168,7 @@ class Grammar(genmode.LogitsProcessor):
         told = [f"{_numbers(cut)} cut in the middle"] if cut else []
         if outside:
             told.append(f"{_numbers(outside)} outside the grammar, which has too few texts for so many beams")
-        room = call.session.max_length - call.session.prompt_length
+        room = call.context.max_length - call.context.prompt_length
         warnings.warn(
             UnmetGrammarWarning(
                 f"{len(cut) + len(outside)} of {len(sequences)} results are no whole text of the grammar: "
@@ -180,18 +182,13 @@ class Grammar(genmode.LogitsProcessor):
     def reset(self) -> None:
         self._call = None
 
-    def _in_call(self) -> _Call:
-        if self._call is None:
-            raise RuntimeError(f"{self.name} was used before begin")
-        return self._call
-
     def _check(self, call: _Call, allowed: Words) -> None:
         """Refuse to go on with a row that left the grammar or cannot go on; padding is neither."""
         stuck = (~allowed.any(1)).nonzero()[0].tolist()
         left = [i for i, row in enumerate(call.rows) if row.dead and not row.over]
         if not stuck and not left:
             return
-        running: list[bool] = call.session.unfinished.tolist()
+        running: list[bool] = call.context.unfinished.tolist()
         for i in left:
             if running[i]:
                 raise self._left(call, i, call.rows[i])
@@ -220,7 +217,7 @@ class Grammar(genmode.LogitsProcessor):
                 component=self.name,
                 row=place,
             )
-        others = ", ".join(one.name for one in call.session.chain.links if one.processor is not self)
+        others = ", ".join(one.name for one in call.context.processors if one is not self)
         return genmode.DecodingError(
             f"grammar: row {place} took token {row.token} at position {row.taken} of its output, which the grammar does "
             "not allow; the strategy, or a processor that forces, bans or marks tokens, left it no other"
@@ -236,7 +233,7 @@ class _Call:
     """What a call needs.
 
     Attributes:
-        session, vocabulary, engine: whose call it is, and by whose name masks are worked out.
+        context, vocabulary, engine: the call, its vocabulary, and the name of the engine that works out the masks.
         ends: `[words]`: the mask of the ends of sequence.
         root: a row at the beginning.
         rows: where each row stands, as of the events that were read.
@@ -244,7 +241,7 @@ class _Call:
         reordered: whether rows have been reordered, as beams are.
     """
 
-    session: genmode.Session
+    context: genmode.Context
     vocabulary: Vocabulary
     engine: str
     ends: Words
@@ -275,7 +272,7 @@ class _Call:
             tokens: those that were decoded, and padding.
             marked: whether to ask which were forced, which costs each token's mask again.
         """
-        pad, ends = self.session.pad_token_id, self.vocabulary.ends
+        pad, ends = self.context.pad_token_id, self.vocabulary.ends
         row = self.root.copy()
         forced = count = 0
         for place, token in enumerate(tokens):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .engines import Vocabulary, Words, mask_of
+from .matchers import Vocabulary, Words, mask_of
 from .requests import Wanted
 from .schemas import closed
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .engines import Vocabulary, Words
+from .matchers import Vocabulary, Words
 from .requests import Wanted
 from .schemas import BASIC, STRINGS, Held, check_schema
 

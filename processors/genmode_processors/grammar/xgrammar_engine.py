@@ -13,7 +13,7 @@ import re
 from importlib import import_module
 from typing import Any
 
-from .engines import Vocabulary, Words, mask_of
+from .matchers import Vocabulary, Words, mask_of
 from .requests import Wanted
 from .schemas import BASIC, NUMBERS, PROPERTIES, STRINGS, Held, check_schema
 

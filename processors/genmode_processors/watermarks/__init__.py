@@ -1,1 +1,1 @@
-"""Watermarkers: a scheme's processor and its detector, one scheme a module."""
+"""Watermarkers: schemes, each a processor with its detector, and what schemes share."""

@@ -10,14 +10,14 @@ lower id. A row that is masked throughout is left so.
 The winner is found without the whole vocabulary's numbers. A token whose octet is not 255 has r < 255/256 and with
 it a noise below 5.56, for both noises. So the tokens of octet 255, about 1/256 of the vocabulary, are drawn first. With
 B the best of their values, and at least the highest score with the least noise that there is, no other token can win
-unless its score is at least B - 5.56: those are few, and drawn next. The result is exactly that of all numbers. On
-accelerators, where shapes must not depend on values, all numbers are drawn.
+unless its score is at least B - 5.56: those are few, and drawn next. The result is exactly that of all numbers. Where
+the host may not look, as on accelerators, shapes must not depend on values, and all numbers are drawn.
 """
 
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
-from genmode.nulls import Exponential
+from genmode.sampling import numpy_reads
+from genmode.watermark import Exponential
 
 from . import keyed_hash
 from .contexts import current, laid_out, occurrences, of_texts
@@ -45,7 +46,7 @@ class Choice(genmode.Watermarker, abc.ABC):
     """Base of the schemes that draw the token. Stage watermark; writes in place; `[rows, vocab]`, float32."""
 
     contract_version = 1
-    chooses = True
+    traits: ClassVar[frozenset[genmode.Trait]] = frozenset({genmode.Trait.CHOOSES})
 
     class Params(KeyParams):
         key: int | str = Field(description="the secret; text is hashed to 64 bits")
@@ -75,7 +76,7 @@ class Choice(genmode.Watermarker, abc.ABC):
 
     def winners(self, scores: Tensor, keys: Tensor) -> Tensor:
         """The winner of each row, `[rows]`, long; 0 where all tokens are masked."""
-        if scores.device.type != "cpu" or scores.dtype != torch.float32:
+        if not numpy_reads(scores):
             return self.among_all(scores, keys)
         rows, vocab = scores.shape
         highest = scores.amax(-1).double()  # [rows]
@@ -106,7 +107,7 @@ class Choice(genmode.Watermarker, abc.ABC):
         uniform = keyed_hash.uniform_at(keys.repeat_interleave(vocab), tokens).view(rows, vocab)
         return (scores.double() + self.noise(uniform)).argmax(-1)
 
-    def evidence(self, tokens: Tensor, gist: Tensor | None) -> genmode.Evidence:
+    def evidence(self, tokens: Tensor, statistic: Tensor | None) -> genmode.Evidence:
         contexts, following, where = of_texts(tokens, self.params.context_width)
         keys = keyed_hash.context_keys(self.key, contexts)
         uniform = keyed_hash.uniform_at(keyed_hash.derive(keys, torch.zeros_like(following)), following)

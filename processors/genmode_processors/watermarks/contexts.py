@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 import genmode
+from genmode import host_sync
 
-from ..rows import columns, lengths, longest, tail, written
+from ..row_ops import columns, shortest
 
 
 def current(history: genmode.History, width: int) -> tuple[Tensor, Tensor | None]:
@@ -20,27 +21,24 @@ def current(history: genmode.History, width: int) -> tuple[Tensor, Tensor | None
     Returns:
         `[rows, width]`, long, and `[rows]`, bool; None in place of that if the host knows that all have.
     """
-    ready = lengths(history) - history.starts[:, None] >= width
-    if longest(history) < width:
-        return history.tokens.new_zeros(history.rows, width), ready[:, 0]
-    known = ready.device.type == "cpu" and bool(ready.all())
-    return tail(history, width), None if known else ready[:, 0]
+    ready = history.lengths - history.starts >= width
+    return history.tail(width), None if host_sync.surely_all(ready) else ready
 
 
 def occurrences(history: genmode.History, width: int) -> Tensor:
     """At how many earlier positions behind the prompt each row decoded from its present context: `[rows]`, long."""
-    tokens, first = written(history), max(history.prompt, width)
+    tokens, first = history.tokens, max(history.prompt, width)
     count = tokens.shape[1] - first  # positions first .. end - 1 were decoded
     if count <= 0:
         return torch.zeros(history.rows, dtype=torch.long, device=tokens.device)
-    ends = tail(history, width)
+    ends = history.tail(width)
     same = tokens[:, first - 1 : first - 1 + count] == ends[:, -1:]
-    if same.device.type == "cpu" and not bool(same.any()):
-        return torch.zeros(history.rows, dtype=torch.long)
+    if host_sync.surely_none(same):
+        return torch.zeros(history.rows, dtype=torch.long, device=same.device)
     places = columns(tokens)[:, first:]
     same &= history.starts[:, None] + width <= places
-    if history.uniform is None:
-        same &= places < lengths(history)
+    if shortest(history) < tokens.shape[1]:
+        same &= places < history.lengths[:, None]
     for back in range(2, width + 1):
         same &= tokens[:, first - back : first - back + count] == ends[:, -back, None]
     return same.sum(1)

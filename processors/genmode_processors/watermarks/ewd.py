@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 import genmode
-from genmode.nulls import WeightedBernoulli
+from genmode.watermark import WeightedBernoulli
 
 from .green import ContextParams, Greens
 
@@ -31,7 +31,7 @@ class Ewd(Greens):
     contract_version = 1
     name = "ewd"
     paper = "Lu et al. 2024, https://arxiv.org/abs/2403.13485"
-    reads_model = True
+    traits = frozenset({genmode.Trait.READS_MODEL})
 
     Params = ContextParams
 
@@ -41,16 +41,16 @@ class Ewd(Greens):
         self.z = (1 - rate) * gain / (1 + gain * rate)
         self.unit = (1 - 1 / (1 + self.z)) / STEPS
 
-    def gist(self, logits: Tensor) -> Tensor:
+    def statistic(self, logits: Tensor) -> Tensor:
         """The spike entropy of each prediction: `[n]`, float32."""
         shares = logits.softmax(-1)
         return shares.div_(shares.mul(self.z).add_(1)).sum(-1)
 
-    def evidence(self, tokens: Tensor, gist: Tensor | None) -> genmode.Evidence:
+    def evidence(self, tokens: Tensor, statistic: Tensor | None) -> genmode.Evidence:
         values, draws, _ = super().evidence(tokens, None)
-        if gist is None:
+        if statistic is None:
             return genmode.Evidence(values, draws)
-        steps = ((gist.double() - 1 / (1 + self.z)) / self.unit).round().clamp(0, STEPS)
+        steps = ((statistic.double() - 1 / (1 + self.z)) / self.unit).round().clamp(0, STEPS)
         return genmode.Evidence(values.masked_fill(~(steps > 0), float("nan")), draws, steps * self.unit)
 
     def null(self) -> genmode.Null:

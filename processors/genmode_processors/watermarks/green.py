@@ -19,7 +19,8 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 import genmode
-from genmode.nulls import Bernoulli
+from genmode import host_sync
+from genmode.watermark import Bernoulli
 
 from . import keyed_hash
 from .contexts import current, laid_out, of_texts
@@ -73,14 +74,14 @@ class Greens(genmode.Watermarker):
         if green is None or green.shape[1] != scores.shape[1] or len(green) != len(octets):
             green = self._green = torch.empty(octets.shape, dtype=torch.float32, device=scores.device)
         torch.lt(octets, self.limit, out=green)
-        if rows is not None and not (rows.device.type == "cpu" and bool(rows.all())):
+        if rows is not None and not host_sync.surely_all(rows):
             green.mul_(rows[:, None])
         return scores.add_(green, alpha=self.params.bias)
 
     def reset(self) -> None:
         self._green = None
 
-    def evidence(self, tokens: Tensor, gist: Tensor | None) -> genmode.Evidence:
+    def evidence(self, tokens: Tensor, statistic: Tensor | None) -> genmode.Evidence:
         contexts, following, where = of_texts(tokens, self.width)
         keys = keyed_hash.context_keys(self.key, contexts)
         green = (keyed_hash.octet_at(keys, following) < self.limit).double()

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+import genmode
+
 from .choice import Choice
 
 
@@ -20,7 +22,7 @@ class Gumbel(Choice):
     contract_version = 1
     name = "gumbel"
     paper = "Aaronson 2022, https://scottaaronson.blog/?p=6823; Fernandez et al. 2023, https://arxiv.org/abs/2308.00113"
-    keeps_distribution = True
+    traits = frozenset({genmode.Trait.CHOOSES, genmode.Trait.KEEPS_DISTRIBUTION})
 
     def noise(self, uniform: Tensor) -> Tensor:
         """A standard Gumbel variable."""

@@ -1,7 +1,7 @@
 """The pseudo-random numbers of genmode's own schemes: a keyed hash of a context and a token.
 
 A context is a few tokens; with the key it makes a 64-bit context key, and that one octet for each token of
-the vocabulary (eight tokens share a word of `genmode.counter`), or a bit, or 52 bits for a few tokens:
+the vocabulary (eight tokens share a word of `genmode.sampling.counter_rng`), or a bit, or 52 bits for a few tokens:
 
     context key h_w,   h_0 = key,  h_i = word(h_{i-1}, x_i, 0)
     octet(h, v)      = byte v mod 8 of word(h, 0, v div 8), the least significant first
@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genmode import counter
+from genmode import host_sync
+from genmode.sampling import counter_rng as counter
 
 
 def number(key: int | str) -> int:
@@ -50,7 +51,7 @@ def packed_bits(keys: Tensor, vocab: int) -> Tensor:
 
 def unpacked(octets: Tensor) -> Tensor:
     """`[rows, 8 n]`, uint8: the bits of `octets` `[rows, n]`, uint8."""
-    if octets.device.type == "cpu":
+    if host_sync.is_free(octets.device):
         return torch.from_numpy(np.unpackbits(octets.numpy(), axis=1, bitorder="little"))
     return shifted(octets)
 

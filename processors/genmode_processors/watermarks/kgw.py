@@ -28,7 +28,8 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
-from genmode.nulls import Bernoulli
+from genmode import host_sync
+from genmode.watermark import Bernoulli
 
 from . import keyed_hash
 from .contexts import current, laid_out, of_texts
@@ -42,7 +43,7 @@ KEPT_BITS = 1 << 20
 """How many answers of selfhash are kept."""
 
 
-class Kgw(genmode.Watermarker):
+class Kgw(genmode.Watermarker, genmode.StandIn):
     """Green lists as in transformers. Stage watermark; writes in place; `[rows, vocab]` of any floating type."""
 
     contract_version = 1
@@ -70,14 +71,14 @@ class Kgw(genmode.Watermarker):
         self._lists: GreenLists | None = None
 
     @classmethod
-    def adopt(cls, processor: Any) -> genmode.LogitsProcessor | None:
-        """The equal of transformers' processor."""
+    def adopt(cls, theirs: Any, tokenizer: Any = None) -> genmode.LogitsProcessor | None:
+        """The equal of transformers' theirs."""
         # half a token more, so that the product with the vocabulary is rounded down to the same count
-        ratio = (processor.greenlist_size + 0.5) / processor.vocab_size
+        ratio = (theirs.greenlist_size + 0.5) / theirs.vocab_size
         return cls(
-            key=processor.hash_key, greenlist_ratio=ratio,
-            bias=processor.bias, seeding_scheme=processor.seeding_scheme, context_width=processor.context_width,
-            vocab_size=processor.vocab_size,
+            key=theirs.hash_key, greenlist_ratio=ratio,
+            bias=theirs.bias, seeding_scheme=theirs.seeding_scheme, context_width=theirs.context_width,
+            vocab_size=theirs.vocab_size,
         )  # fmt: skip
 
     def lists(self, vocab: int, device: torch.device) -> GreenLists:
@@ -106,7 +107,7 @@ class Kgw(genmode.Watermarker):
         scores[:, : lists.vocab].add_(green, alpha=self.params.bias)
         return scores
 
-    def evidence(self, tokens: Tensor, gist: Tensor | None) -> genmode.Evidence:
+    def evidence(self, tokens: Tensor, statistic: Tensor | None) -> genmode.Evidence:
         vocab = self.params.vocab_size
         if vocab is None:
             raise genmode.ParameterError(
@@ -137,9 +138,9 @@ def best_candidates(scores: Tensor) -> Tensor:
         return scores.argsort(-1, descending=True)
     values, tokens = scores.topk(count + 1)
     tied = (values[:, -1] == values[:, -2]) & (values[:, -1] > -torch.inf)
-    if scores.device.type != "cpu" or bool(tied.any()):
-        return scores.sort(-1, descending=True).indices[:, :count]
-    return tokens[:, :count]
+    if host_sync.surely_none(tied):
+        return tokens[:, :count]
+    return scores.sort(-1, descending=True).indices[:, :count]
 
 
 class GreenLists:
@@ -159,7 +160,7 @@ class GreenLists:
         self._slots: OrderedDict[int, int] = OrderedDict()
         self._bits: dict[tuple[int, int], bool] = {}
         # the order of int32 is that of int64 on the CPU, and takes half the memory
-        kind = torch.int32 if device.type == "cpu" else torch.int64
+        kind = torch.int32 if host_sync.is_free(device) else torch.int64
         self._order = torch.empty(vocab, dtype=kind, device=device)
 
     def left_seeds(self, last: Tensor) -> Tensor:

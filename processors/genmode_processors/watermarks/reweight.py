@@ -29,8 +29,9 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
-from genmode import counter
-from genmode.nulls import Bernoulli
+from genmode.sampling import counter_rng as counter
+from genmode.sampling import numpy_reads
+from genmode.watermark import Bernoulli
 
 from . import keyed_hash
 from .contexts import current, laid_out, occurrences, of_texts
@@ -62,7 +63,7 @@ class Unbiased(genmode.Watermarker):
     contract_version = 1
     name = "unbiased"
     paper = "Hu et al. 2023, https://arxiv.org/abs/2310.10669"
-    keeps_distribution = True
+    traits: ClassVar[frozenset[genmode.Trait]] = frozenset({genmode.Trait.KEEPS_DISTRIBUTION})
     Params: ClassVar[type[genmode.Params]] = UnbiasedParams
 
     def __init__(self, params: Any = None, **values: Any) -> None:
@@ -77,7 +78,7 @@ class Unbiased(genmode.Watermarker):
         keys = keyed_hash.context_keys(self.key, contexts)
         fresh = occurrences(history, width) == 0
         rows = fresh if ready is None else fresh & ready
-        if scores.device.type != "cpu" or scores.dtype != torch.float32:
+        if not numpy_reads(scores):
             return reweighted(scores, keys, self.alpha, rows)
         if self._work is None or self._work.shape != tuple(scores.shape):
             self._work = BlockReweight(scores.shape[0], scores.shape[1])
@@ -86,7 +87,7 @@ class Unbiased(genmode.Watermarker):
     def reset(self) -> None:
         self._work = None
 
-    def evidence(self, tokens: Tensor, gist: Tensor | None) -> genmode.Evidence:
+    def evidence(self, tokens: Tensor, statistic: Tensor | None) -> genmode.Evidence:
         contexts, following, where = of_texts(tokens, self.params.context_width)
         keys = keyed_hash.context_keys(self.key, contexts)
         late = keyed_hash.bit_at(keys, following).double()

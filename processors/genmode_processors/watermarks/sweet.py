@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
+from genmode import host_sync
 
 from . import keyed_hash
 from .contexts import current
@@ -35,7 +36,7 @@ class Sweet(Greens):
     contract_version = 1
     name = "sweet"
     paper = "Lee et al. 2023, https://arxiv.org/abs/2305.15060"
-    reads_model = True
+    traits = frozenset({genmode.Trait.READS_MODEL})
 
     class Params(ContextParams):
         entropy_threshold: float = Field(0.9, ge=0, description="entropy in nats up to which a row is left alone")
@@ -43,16 +44,16 @@ class Sweet(Greens):
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         contexts, ready = current(history, self.width)
         keys = keyed_hash.context_keys(self.key, contexts)
-        unsure = self.gist(scores) > self.params.entropy_threshold
+        unsure = self.statistic(scores) > self.params.entropy_threshold
         octets = keyed_hash.octets(keys, scores.shape[1])
         return self.favour(scores, octets, unsure if ready is None else unsure & ready)
 
-    def gist(self, logits: Tensor) -> Tensor:
+    def statistic(self, logits: Tensor) -> Tensor:
         """The entropy of each prediction in nats: `[n]`, float32."""
         # with y = (x - max x) log2 e:  H log2 e = log2 sum 2^y - sum y 2^y / sum 2^y, in parts that stay in the cache.
         # 2^-116 is nothing beside 2^0, and keeps 0 * -inf and slow arithmetic with numbers near zero away
         least = logits.amax(-1, keepdim=True) * -LOG2_E
-        width = max(1, PART // len(logits)) if logits.device.type == "cpu" else logits.shape[1]
+        width = max(1, PART // len(logits)) if host_sync.is_free(logits.device) else logits.shape[1]
         total, mean = torch.zeros(2, len(logits), device=logits.device).unbind()
         for some in logits.split(width, 1):
             below = torch.add(least, some, alpha=LOG2_E).clamp_(min=-116.0)
@@ -61,8 +62,8 @@ class Sweet(Greens):
             mean += shares.mul_(below).sum(-1)
         return (total.log2() - mean / total) / LOG2_E
 
-    def evidence(self, tokens: Tensor, gist: Tensor | None) -> genmode.Evidence:
+    def evidence(self, tokens: Tensor, statistic: Tensor | None) -> genmode.Evidence:
         values, draws, _ = super().evidence(tokens, None)
-        if gist is not None:
-            values = values.masked_fill(~(gist > self.params.entropy_threshold), torch.nan)
+        if statistic is not None:
+            values = values.masked_fill(~(statistic > self.params.entropy_threshold), torch.nan)
         return genmode.Evidence(values, draws)

@@ -32,9 +32,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 import genmode
-from genmode.nulls import Lattice
+from genmode import host_sync
+from genmode.watermark import Lattice, first_of_each
 
-from ..rows import longest
 from . import keyed_hash
 from .contexts import laid_out, of_texts
 from .green import KeyParams
@@ -44,14 +44,14 @@ ROUNDS = 4000
 PATTERNS = 16
 
 
-class SynthId(genmode.Watermarker):
+class SynthId(genmode.Watermarker, genmode.StandIn):
     """Tournament sampling as in transformers. Stage watermark; returns a new tensor; `[rows, vocab]`, float32."""
 
     contract_version = 1
     name = "synthid"
     paper = "Dathathri et al. 2024, https://www.nature.com/articles/s41586-024-08025-4"
     replaces = ("SynthIDTextWatermarkLogitsProcessor",)
-    keeps_distribution = True
+    traits = frozenset({genmode.Trait.KEEPS_DISTRIBUTION})
 
     class Params(KeyParams):
         key: int | str | None = Field(None, description="the secret that the layers' keys are made of")
@@ -98,16 +98,16 @@ class SynthId(genmode.Watermarker):
         self._layers: Tensor | None = None  # [depth, size + vocab], float32
 
     @classmethod
-    def adopt(cls, processor: Any) -> genmode.LogitsProcessor | None:
+    def adopt(cls, theirs: Any, tokenizer: Any = None) -> genmode.LogitsProcessor | None:
         """The equal of transformers' processor; None in its debug mode."""
-        if processor.debug_mode or processor.context_history_size < 1:
+        if theirs.debug_mode or theirs.context_history_size < 1:
             return None
         made = cls(
-            keys=tuple(processor.keys.tolist()), ngram_len=processor.ngram_len,
-            sampling_table_size=len(processor.sampling_table), context_history_size=processor.context_history_size,
-            skip_first_ngram_calls=processor.skip_first_ngram_calls,
+            keys=tuple(theirs.keys.tolist()), ngram_len=theirs.ngram_len,
+            sampling_table_size=len(theirs.sampling_table), context_history_size=theirs.context_history_size,
+            skip_first_ngram_calls=theirs.skip_first_ngram_calls,
         )  # fmt: skip
-        made._table = processor.sampling_table
+        made._table = theirs.sampling_table
         return made
 
     def table(self, device: torch.device) -> Tensor:
@@ -122,8 +122,8 @@ class SynthId(genmode.Watermarker):
 
     # marking ---------------------------------------------------------------------------------------
 
-    def begin(self, session: genmode.Session) -> None:
-        self._coins(torch.zeros(1, dtype=torch.long, device=session.device), session.vocab_size)
+    def begin(self, context: genmode.Context) -> None:
+        self._coins(torch.zeros(1, dtype=torch.long, device=context.device), context.vocab_size)
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         hashes, fresh = self._contexts(history)
@@ -139,7 +139,7 @@ class SynthId(genmode.Watermarker):
 
     def _contexts(self, history: genmode.History) -> tuple[Tensor, Tensor | None]:
         """The hash of each row's present context, and which rows are marked; None if the host knows that all are."""
-        tokens = history.tokens[:, history.prompt : longest(history)]
+        tokens = history.tokens[:, history.prompt :]
         before = tokens.new_zeros(history.rows, self.context)
         windows = torch.cat([before, tokens], 1).unfold(1, self.context, 1)  # [rows, decoded + 1, context]
         hashes = lcg(torch.ones(windows.shape[:2], dtype=torch.long, device=tokens.device), windows)
@@ -152,7 +152,7 @@ class SynthId(genmode.Watermarker):
         fresh = ~((hashes == present) & seen).any(1)
         if self.params.skip_first_ngram_calls:
             fresh &= decoded[:, 0] >= self.context
-        return present[:, 0], None if fresh.device.type == "cpu" and bool(fresh.all()) else fresh
+        return present[:, 0], None if host_sync.surely_all(fresh) else fresh
 
     def _coins(self, hashes: Tensor, vocab: int) -> Any:
         """A function of the layer that gives its coins, `[rows, vocab]`, float32, new each time."""
@@ -185,7 +185,7 @@ class SynthId(genmode.Watermarker):
         places = lcg(words[:, None].expand(-1, self.depth), keys[None, :, None].expand(len(words), -1, 1))
         return table[places % len(table)], hashes, where
 
-    def evidence(self, tokens: Tensor, gist: Tensor | None) -> genmode.Evidence:
+    def evidence(self, tokens: Tensor, statistic: Tensor | None) -> genmode.Evidence:
         coins, hashes, where = self.coins_of(tokens)
         values = self._rounded(self._says(coins.double().cpu())).to(tokens.device)
         return genmode.Evidence(laid_out(where, values, torch.nan), laid_out(where, hashes, 0))
@@ -206,8 +206,6 @@ class SynthId(genmode.Watermarker):
         Raises:
             ParameterError: the component has no `synthid_beta`.
         """
-        from genmode.detection import first_of_each
-
         if self.params.synthid_beta is None:
             raise genmode.ParameterError("the posterior needs synthid_beta, which SynthId.fit finds in marked texts")
         coins, hashes, where = self.coins_of(tokens)

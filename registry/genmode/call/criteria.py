@@ -9,32 +9,34 @@ from typing import Any
 import torch
 from transformers import StopStringCriteria
 
-from .. import seam
 from ..contract import StoppingCriterion
+from ..contract.kinds import Kind
 from ..errors import ParameterError
+from ..hf import flags
+from ..plugins.adoption import Adopters, adopted, adopters_of
+from ..plugins.parameters import build_params, select
 from ..session.stopping import Stopping, TransformersCriterion
-from .adopters import Adopters, adopted, adopters_of
-from .request import Request, build_params
+from .request import Request
 
 
 def build_stopping(
     request: Request, prepared: Sequence[Any], config: Any, device: torch.device
 ) -> tuple[Stopping, list[str]]:
     """The criteria of the call; length, time and end of sequence are the session's own."""
-    eos, _ = seam.special_tokens(config)
+    eos, _ = flags.special_tokens(config)
     lengths: list[int] = []
     ends: list[int] = []
     times: list[str] = []
     deadline: float | None = None
     others: list[StoppingCriterion] = []
-    adopters = adopters_of(request.registry, "criteria")
+    adopters = adopters_of(request.registry, Kind.CRITERIA)
     for criterion in prepared:
         # An object that the caller gives takes the place of the one that transformers builds of the config.
-        if seam.is_own(criterion, "MaxLengthCriteria"):
+        if flags.is_own(criterion, "MaxLengthCriteria"):
             lengths.append(criterion.max_length)
-        elif seam.is_own(criterion, "EosTokenCriteria"):
+        elif flags.is_own(criterion, "EosTokenCriteria"):
             ends += [int(i) for i in criterion.eos_token_id.flatten().tolist()]
-        elif seam.is_own(criterion, "MaxTimeCriteria"):
+        elif flags.is_own(criterion, "MaxTimeCriteria"):
             deadline = time.monotonic() + criterion.max_time - max(0.0, time.time() - criterion.initial_timestamp)
             times.append(f"max_time({criterion.max_time} s)")
         else:
@@ -47,7 +49,7 @@ def build_stopping(
         others.append(_stop_strings(request, adopters))
     for key in request.plugin_values:
         for info in request.registry.owners(key, request.named):
-            if info.kind == "criteria" and not any(one.name == info.name for one in others):
+            if info.kind == Kind.CRITERIA and not any(one.name == info.name for one in others):
                 others.append(_as_criterion(request, info.name))
     contributed = [one for one, _ in request.registry.hooks().contributions("genmode_criteria", request)]
     for given in (*request.criteria, *contributed):
@@ -60,7 +62,7 @@ def build_stopping(
 
 
 def _native(criterion: Any, adopters: Adopters, tokenizer: Any) -> StoppingCriterion:
-    """genmode's own equal of a transformers criterion, or that one as it is."""
+    """What stands in for a transformers criterion, or that one as it is."""
     return adopted(criterion, adopters, tokenizer) or TransformersCriterion(criterion)
 
 
@@ -72,18 +74,19 @@ def _stop_strings(request: Request, adopters: Adopters) -> StoppingCriterion:
     if not strings or any(not isinstance(one, str) or not one for one in strings):
         raise ParameterError(f"stop_strings={strings!r}: give one or more strings of at least one character")
     for cls in adopters.get("StopStringCriteria", ()):
-        made: StoppingCriterion = cls(build_params(request.registry, cls, {"stop_strings": strings}))
-        return made
-    return TransformersCriterion(StopStringCriteria(tokenizer=request.tokenizer, stop_strings=strings))
+        # built from the strings: transformers' own object takes seconds to make of a large vocabulary
+        if issubclass(cls, StoppingCriterion) and "stop_strings" in cls.Params.model_fields:
+            return cls(build_params(cls, {"stop_strings": strings}, request.registry.origin(cls)))
+    theirs = StopStringCriteria(tokenizer=request.tokenizer, stop_strings=strings)
+    return _native(theirs, adopters, request.tokenizer)
 
 
 def _as_criterion(request: Request, given: Any) -> StoppingCriterion:
     if isinstance(given, str):
-        given = request.registry.get("criteria", given)
+        given = request.registry.get(Kind.CRITERIA, given)
     if isinstance(given, type) and issubclass(given, StoppingCriterion):
-        values = {k: request.flags.get(k) for k in given.Params.model_fields}
-        values |= {k: v for k, v in request.plugin_values.items() if k in given.Params.model_fields}
-        return given(build_params(request.registry, given, values))
+        values = select(given, request.flags, request.plugin_values)
+        return given(build_params(given, values, request.registry.origin(given)))
     if isinstance(given, StoppingCriterion):
         return given
     if callable(given):

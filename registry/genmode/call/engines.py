@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import seam
-from ..session import graphs
-from ..session.engine import Engine
-from ..session.portable import PortableEngine
-from ..session.slab_engine import PLAIN_INPUTS, SlabEngine
+from ..cuda import GraphEngine, obstacle
+from ..engines.engine import Engine
+from ..engines.portable import PortableEngine
+from ..engines.static_engine import PLAIN_INPUTS, StaticEngine
+from ..hf import caches, generate
 from .request import Request
 
 
@@ -34,7 +34,7 @@ def choose_engine(
     model: Any, input_ids: Tensor, config: Any, kwargs: dict[str, Any], max_length: int, rewinds: bool, compiled: bool
 ) -> tuple[Engine, str]:
     """The fastest engine that can run a model on prepared inputs, and why it is not a faster one."""
-    reason = seam.slab_obstacle(model, kwargs.get("past_key_values"), max_length)
+    reason = caches.static_cache_obstacle(model, kwargs.get("past_key_values"), max_length)
     if reason is None:
         other = {k for k, v in kwargs.items() if v is not None} - PLAIN_INPUTS
         if other:
@@ -46,15 +46,15 @@ def choose_engine(
     if reason is not None:
         return PortableEngine(model, input_ids, config, kwargs, rewinds), reason
     copies = max(config.num_beams or 1, config.num_return_sequences or 1)
-    obstacle = graphs.obstacle(model, input_ids.device, bool(kwargs.get("output_attentions")))
-    if obstacle is None:
+    why_not = obstacle(model, input_ids.device, bool(kwargs.get("output_attentions")))
+    if why_not is None:
         capacity = min(max_length, input_ids.shape[1] + 1024)
-        return graphs.GraphEngine(model, input_ids, config, kwargs, copies, capacity, compiled), ""
+        return GraphEngine(model, input_ids, config, kwargs, copies, capacity, compiled), ""
     capacity = min(max_length, input_ids.shape[1] + 256)
-    return SlabEngine(model, input_ids, config, kwargs, copies, capacity), obstacle
+    return StaticEngine(model, input_ids, config, kwargs, copies, capacity), why_not
 
 
-def open_beside(
+def open_side_engine(
     model: Any, input_ids: Tensor, mask: Tensor, max_length: int, rewinds: bool, compiled: bool,
     encoder: dict[str, Any] | None,
 ) -> Engine:  # fmt: skip
@@ -77,7 +77,7 @@ def open_beside(
         inputs = {k: v.to(input_ids.device) for k, v in encoder.items() if v is not None}
         inputs["decoder_input_ids"] = input_ids
         inputs["decoder_start_token_id"] = int(input_ids[0, 0])  # else transformers puts its own in front
-    engine: Engine = seam.plain_generate(model)(
+    engine: Engine = generate.plain_generate(model)(
         **inputs, max_length=max_length, do_sample=False, num_beams=1, num_return_sequences=1, custom_generate=catch
     )
     return engine

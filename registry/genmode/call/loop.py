@@ -8,31 +8,62 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .. import seam
-from ..contract import Stage, Strategy
+from ..contract.processor import Stage
+from ..contract.strategy import Strategy
+from ..contract.traits import Need, Trait
+from ..engines.engine import Engine
 from ..errors import DecodingError, GenmodeError, ParameterError
-from ..hooks import Relay
+from ..hf import flags, generate
 from ..plan import Part, Plan
-from ..session import Session
-from ..session.chain import Chain, Link
-from ..session.engine import Engine
-from ..session.history import History
+from ..plugins.hooks import Relay
+from ..session.backtrack import Backtracking
+from ..session.chain import Chain
+from ..session.context import CallContext
+from ..session.noise import Noise, SeededNoise, TorchNoise, row_seeds, share_state
 from ..session.outputs import Recorder
-from ..session.random import Noise, SeededNoise, TorchNoise, row_seeds, share_state
-from ..session.step import Step
-from ..session.stopping import Stopping
+from ..session.session import DecodingSession
+from ..session.state import Abilities, DecodeState, Given, Surroundings, Vocabulary
+from ..session.stopping import Stopping, TransformersCriterion
 from ..session.stream import Emitter
-from ..tracing import current_clock
+from ..session.token_buffer import TokenBuffer
+from ..tracing import Clock, Watched, current_clock
 from . import marks
 from .criteria import build_stopping
-from .engines import open_beside, open_engine
+from .engines import open_engine, open_side_engine
 from .processors import build_links
 from .request import Request
+
+
+class Prepared(NamedTuple):
+    """What transformers prepared."""
+
+    ids: Tensor
+    """`[rows, length]`, long; decoder ids where there is an encoder."""
+    encoder_inputs: Tensor | None
+    config: Any
+    kwargs: dict[str, Any]
+
+    @property
+    def copies(self) -> int:
+        """How many rows each input has."""
+        return max(self.config.num_beams or 1, self.config.num_return_sequences or 1)
+
+
+class Parts(NamedTuple):
+    """What a call is built of."""
+
+    chain: Chain
+    stopping: Stopping
+    criteria: list[str]
+    """The criteria in words."""
+    engine: Engine
+    engine_why: str
+    notes: tuple[str, ...]
 
 
 class Loop:
@@ -48,53 +79,42 @@ class Loop:
         """Run the loop; the arguments are those of transformers' decoding methods."""
         request = self.request
         kwargs.pop("synced_gpus", None)
+        prepared = Prepared(input_ids, inputs_tensor, generation_config, kwargs)
         links = build_links(request, logits_processor)
-        told = marks.notes(request, links, generation_config)
-        stopping, others = build_stopping(request, stopping_criteria, generation_config, input_ids.device)
+        notes = marks.notes(request, links, generation_config)
+        stopping, criteria = build_stopping(request, stopping_criteria, generation_config, input_ids.device)
         needs, chain = request.strategy.needs, Chain(links)
-        retracts = bool(chain.retracting) and not needs & {"reorder", "level"}
-        rewinds = retracts or "rollback" in needs
-        copies = copies_of(generation_config)
-        seeds: Tensor | None = None
-        if request.seed is not None:  # refused before anything is opened, and by `explain` as well
-            seeds = row_seeds(request.seed, input_ids.shape[0] // copies, copies, input_ids.device)
+        backtracks = bool(chain.backtrackers) and not needs & {Need.REORDER, Need.LEVEL}
+        rewinds = backtracks or Need.ROLLBACK in needs
+        noise = open_noise(request, prepared)  # a wrong seed is refused before anything is opened, and by `explain` too
         engine, why = open_engine(request, input_ids, generation_config, kwargs, stopping.max_length, rewinds)
+        parts = Parts(chain, stopping, criteria, engine, why, notes)
         try:
-            if self.plan_only:
-                return make_plan(request, links, stopping, others, engine, why, input_ids, told)
-            for note in told:
-                warnings.warn(note, UserWarning, stacklevel=2)
-            session = open_session(
-                request, input_ids, inputs_tensor, generation_config, kwargs, chain, stopping, engine, retracts, seeds
-            )
             clock = current_clock()
+            if self.plan_only:
+                return make_plan(request, parts, input_ids)
+            for note in notes:
+                warnings.warn(note, UserWarning, stacklevel=2)
+            abilities = Abilities(
+                rewinds="rollback" in needs or engine.name != "portable",
+                drafts="rollback" in needs or chain.may_force,
+                backtracks=backtracks,
+            )
             if clock is None:
-                return decode(request, session, kwargs.get("encoder_outputs"))
-            clock.planned(make_plan(request, links, stopping, others, engine, why, input_ids, told), request.model)
-            with clock.session(session):
-                return decode(request, session, kwargs.get("encoder_outputs"))
+                return run(request, prepared, parts, noise, abilities, None)
+            clock.planned(make_plan(request, parts, input_ids), request.model)
+            with clock.session():
+                return run(request, prepared, parts, noise, abilities, clock)
         finally:
             engine.close()
 
 
-def copies_of(config: Any) -> int:
-    """How many rows each input has."""
-    return max(config.num_beams or 1, config.num_return_sequences or 1)
-
-
-def make_plan(
-    request: Request,
-    links: list[Link],
-    stopping: Stopping,
-    criteria: list[str],
-    engine: Engine,
-    why: str,
-    ids: Tensor,
-    notes: tuple[str, ...] = (),
-) -> Plan:
-    """The plan of a call that is not run."""
+def make_plan(request: Request, parts: Parts, ids: Tensor) -> Plan:
+    """What the call resolved to."""
     infos = [info for info in request.registry.components("strategies") if info.name == request.name]
     origin = f"{infos[0].distribution} {infos[0].version}".strip() if infos else "this program"
+    links = parts.chain.links
+    waiting = [one.name for one in links if Trait.HOST_SYNC in one.processor.traits]
     return Plan(
         strategy=request.name,
         origin=origin,
@@ -103,151 +123,213 @@ def make_plan(
         processors=tuple(
             Part(one.name, Stage(one.stage).name.lower(), repr(one.processor), one.origin) for one in links
         ),
-        criteria=tuple(criteria),
-        engine=engine.name,
-        engine_why=why,
+        criteria=tuple(parts.criteria),
+        engine=parts.engine.name,
+        engine_why=parts.engine_why,
         rows=ids.shape[0],
         random="torch's generator" if request.seed is None else "a seed for each row",
         notes=(
-            *notes,
-            *(
-                f"{one.name} needs the chosen tokens on the host, which waits for them in each step"
-                for one in links
-                if one.processor.waits
-            ),
+            *parts.notes,
+            *(f"{name} needs the chosen tokens on the host, which waits for them in each step" for name in waiting),
         ),
     )
 
 
-def open_session(
-    request: Request, input_ids: Tensor, inputs_tensor: Tensor | None, config: Any, kwargs: dict[str, Any],
-    chain: Chain, stopping: Stopping, engine: Engine, retracts: bool, seeds: Tensor | None,
-) -> Session:  # fmt: skip
-    """A session ready to run."""
-    model, device = request.model, input_ids.device
-    rows, prompt = input_ids.shape
-    copies = copies_of(config)
-    inputs = rows // copies
-    width = min(stopping.max_length, prompt + 4096)
-    tokens = torch.zeros(rows, width, dtype=torch.long, device=device)
-    tokens[:, :prompt] = input_ids
-    mask = kwargs.get("decoder_attention_mask" if model.config.is_encoder_decoder else "attention_mask")
-    starts = torch.zeros(rows, dtype=torch.long, device=device)
+def open_noise(request: Request, prepared: Prepared) -> Noise:
+    """Where the call draws its random numbers from."""
+    rows, device = prepared.ids.shape[0], prepared.ids.device
+    if request.seed is not None:
+        return SeededNoise(row_seeds(request.seed, rows // prepared.copies, prepared.copies, device))
+    return TorchNoise(rows, device)
+
+
+def open_history(model: Any, prepared: Prepared, max_length: int) -> TokenBuffer:
+    """The prompt, in a buffer with room for what is decoded."""
+    ids = prepared.ids
+    rows, prompt = ids.shape
+    tokens = torch.zeros(rows, min(max_length, prompt + 4096), dtype=torch.long, device=ids.device)
+    tokens[:, :prompt] = ids
+    mask = prepared.kwargs.get("decoder_attention_mask" if model.config.is_encoder_decoder else "attention_mask")
+    starts = torch.zeros(rows, dtype=torch.long, device=ids.device)
     if mask is not None and mask.dim() == 2 and mask.shape[1] == prompt:
-        starts = (mask == 0).long().cumprod(1).sum(1).to(device)
-    history = History(tokens, torch.full((rows,), prompt, device=device), starts, prompt, prompt)
-    world = seam.tensor_parallel_size(model)
-    noise: Noise
-    if seeds is not None:
-        noise = SeededNoise(seeds)
-    else:
-        if world > 1:
-            share_state(device)
-        noise = TorchNoise(rows, device)
-    _, pad = seam.special_tokens(config)
-    emitter = None
-    if request.streamer is not None:
-        beams = (config.num_beams or 1) > 1
-        if beams and (config.num_return_sequences or 1) > 1:
-            raise ParameterError("a streamer takes one result for each input; leave out num_return_sequences")
-        emitter = Emitter(request.streamer, input_ids[::copies] if beams else input_ids, pad or 0)
+        starts = (mask == 0).long().cumprod(1).sum(1).to(ids.device)
+    return TokenBuffer(tokens, None, starts, prompt, prompt)
+
+
+def open_emitter(request: Request, prepared: Prepared, streamer: Any, pad: int | None) -> Emitter | None:
+    """What feeds the streamer of the call, if it has one."""
+    if streamer is None:
+        return None
+    beams = (prepared.config.num_beams or 1) > 1
+    if beams and (prepared.config.num_return_sequences or 1) > 1:
+        raise ParameterError("a streamer takes one result for each input; leave out num_return_sequences")
+    return Emitter(streamer, prepared.ids[:: prepared.copies] if beams else prepared.ids, pad or 0)
+
+
+def open_surroundings(
+    request: Request, prepared: Prepared, open_engine: Callable[..., Engine]
+) -> Surroundings:  # fmt: skip
+    """What the call asks of the program and of other processes."""
+    model, device = request.model, prepared.ids.device
+    return Surroundings(
+        open_engine,
+        cancelled=request.cancel.is_set if request.cancel is not None else None,
+        agree=_agreement(device) if generate.tensor_parallel_size(model) > 1 else None,
+        peers=(lambda done: generate.peers_unfinished(model, done, device)) if request.synced else None,
+    )
+
+
+def opens_side_engines(request: Request, prepared: Prepared, rewinds: bool) -> Callable[..., Engine]:
+    """Opens engines for models beside the first; one with an encoder reads what the first one's has read."""
+    encoder: dict[str, Any] | None = None
+    inputs, rows = prepared.encoder_inputs, prepared.ids.shape[0]
+    if request.model.config.is_encoder_decoder and inputs is not None:
+        read = inputs.repeat_interleave(rows // inputs.shape[0], 0)
+        encoder = {"inputs": read, "attention_mask": prepared.kwargs.get("attention_mask")}
+
+    def open_one(model: Any, ids: Tensor, mask: Tensor, longest: int) -> Engine:
+        return open_side_engine(model, ids, mask, longest, rewinds, request.compile, encoder)
+
+    return open_one
+
+
+def run(
+    request: Request, prepared: Prepared, parts: Parts, noise: Noise, abilities: Abilities, clock: Clock | None
+) -> Any:  # fmt: skip
+    """Build the session, and decode.
+
+    Args:
+        clock: takes the time; None where nobody asks for it.
+    """
     relay = request.registry.hooks()
-    cancel = request.cancel
-    text = model.config.get_text_config(decoder=True)
-    encoder = None
-    if model.config.is_encoder_decoder and inputs_tensor is not None:
-        read = inputs_tensor.repeat_interleave(rows // inputs_tensor.shape[0], 0)
-        encoder = {"inputs": read, "attention_mask": kwargs.get("attention_mask")}
-    rewinds = "rollback" in request.strategy.needs
-    session = Session(
-        model=model, tokenizer=request.tokenizer, config=config, engine=engine, history=history, chain=chain,
-        stopping=stopping, noise=noise, recorder=Recorder(config, model.config.is_encoder_decoder), emitter=emitter,
-        inputs=inputs, pad_token_id=pad, vocab_size=int(text.vocab_size),
-        encoder_input_ids=inputs_tensor if model.config.is_encoder_decoder else None,
-        cancelled=cancel.is_set if cancel is not None else None,
-        agree=_agreement(device) if world > 1 else None,
-        peers=(lambda finished: seam.peers_unfinished(model, finished, device)) if request.synced else None,
-        drafts=rewinds or chain.proposes, rewinds=rewinds or engine.name != "portable", retracts=retracts,
-        open_beside=lambda other, ids, mask, longest: open_beside(
-            other, ids, mask, longest, retracts or rewinds, request.compile, encoder
-        ),
-        assistant_model=request.assistant_model, assistant_tokenizer=request.assistant_tokenizer,
-        observe=(lambda s, step: _observe(relay, s, step)) if relay.has("genmode_session_step") else None,
+    if request.seed is None and generate.tensor_parallel_size(request.model) > 1:
+        share_state(prepared.ids.device)
+    recorder = Recorder(prepared.config, request.model.config.is_encoder_decoder)
+    for one in parts.stopping.others:
+        if isinstance(one, TransformersCriterion):
+            one.recorded = recorder.scores  # as transformers passes them
+    opens = opens_side_engines(request, prepared, abilities.backtracks or "rollback" in request.strategy.needs)
+    made = Watched(
+        parts.engine, parts.chain, parts.stopping.others, request.streamer,
+        relay_step(relay) if relay.has("genmode_session_step") else None, opens,
     )  # fmt: skip
-    session.share_scores()
-    return session
+    if clock is not None:
+        made = clock.watched(made)
+    state, observe = open_state(request, prepared, parts.stopping, noise, abilities, made, recorder), made.observe
+    session = DecodingSession(state, None if observe is None else lambda step: observe(session, step))
+    try:
+        return decode(request, session, state, prepared.kwargs.get("encoder_outputs"), clock)
+    finally:
+        if clock is not None:
+            clock.call.steps = state.step_index + 1
 
 
-def _observe(relay: Any, session: Session, step: Step) -> None:
-    relay.call("genmode_session_step", session=session, step=step)
+def open_state(
+    request: Request, prepared: Prepared, stopping: Stopping, noise: Noise, abilities: Abilities, made: Watched,
+    recorder: Recorder,
+) -> DecodeState:  # fmt: skip
+    """The state of a call that has not begun."""
+    model, config = request.model, prepared.config
+    stopping.others = made.criteria
+    encodes = model.config.is_encoder_decoder
+    history = open_history(model, prepared, stopping.max_length)
+    _, pad = flags.special_tokens(config)
+    backtracking = None
+    if abilities.backtracks:
+        backtracking = Backtracking(
+            made.chain, history.prompt, history.rows, stopping.max_length, history.buffer.device
+        )  # fmt: skip
+    return DecodeState(
+        given=Given(
+            model, request.tokenizer, config, request.assistant_model, request.assistant_tokenizer,
+            prepared.encoder_inputs if encodes else None,
+        ),
+        vocabulary=Vocabulary(int(model.config.get_text_config(decoder=True).vocab_size), stopping.eos, pad),
+        abilities=abilities,
+        surroundings=open_surroundings(request, prepared, made.open_engine),
+        engine=made.engine, history=history, chain=made.chain, stopping=stopping, noise=noise, recorder=recorder,
+        emitter=open_emitter(request, prepared, made.streamer, pad),
+        num_inputs=history.rows // prepared.copies, backtracking=backtracking,
+    )  # fmt: skip
+
+
+def relay_step(relay: Relay) -> Callable[..., None]:
+    """Tells hook plugins of a step."""
+
+    def tell(session: DecodingSession, step: Any) -> None:
+        relay.call("genmode_session_step", session=session, step=step)
+
+    return tell
 
 
 def _agreement(device: torch.device) -> Callable[[bool], bool]:
     """All processes of a tensor-parallel group take the first one's word."""
 
     def agree(value: bool) -> bool:
-        carrier = torch.tensor([value], dtype=torch.uint8, device=device)
-        torch.distributed.broadcast(carrier, 0)
-        return bool(carrier.item())
+        flag = torch.tensor([value], dtype=torch.uint8, device=device)
+        torch.distributed.broadcast(flag, 0)
+        return bool(flag.item())
 
     return agree
 
 
-def decode(request: Request, session: Session, encoder: Any) -> Any:
+def decode(request: Request, session: DecodingSession, state: DecodeState, encoder: Any, clock: Clock | None) -> Any:
     """Run the strategy and return the result; what was decoded survives an error.
 
     Raises:
         DecodingError: with what was decoded so far and the original error as its cause.
     """
-    clock = current_clock()
     strategy: Strategy = request.strategy(request.params)
     strategy = strategy if clock is None else clock.strategy(strategy)
     relay = request.registry.hooks()
     failure: BaseException | None = None
     try:
-        with torch.no_grad(), seam.decode_mode(session.model):
-            session.chain.begin(session)
-            session.stopping.begin(session)
-            if session.emitter is not None:
-                session.emitter.begin()
+        with torch.no_grad(), generate.decode_mode(request.model):
+            context = CallContext(state)
+            state.chain.begin(context)
+            state.stopping.begin(context)
+            if state.emitter is not None:
+                state.emitter.begin()
             if relay.has("genmode_session_begin"):
                 relay.call("genmode_session_begin", session=session)
             strategy.decode(session, request.params)
             session.flush()
-            session.chain.conclude(session.sequences())
-        if session.retracts and session.recorder.active:
-            session.recorder.trim(session.decoded)
-        return session.recorder.result(session.sequences(), encoder, cached(session), session.beams)
+            state.chain.on_finish(state.sequences())
+        recorder = state.recorder
+        if state.abilities.backtracks and recorder.active:
+            recorder.trim(state.decoded)
+        cache = state.engine.cache() if recorder.returns_dict else None
+        return recorder.result(state.sequences(), encoder, cache, state.beams)
     except DecodingError as error:
-        failure = _completed(error, session)
+        failure = _completed(error, state)
         raise
     except (GenmodeError, torch.OutOfMemoryError, KeyboardInterrupt) as error:
         failure = error
-        error.sequences = session.sequences()  # type: ignore[union-attr]
+        error.sequences = state.sequences()  # type: ignore[union-attr]
         raise
     except Exception as error:
         failure = error
         raise _completed(
             DecodingError(
-                f"strategy {request.name!r} failed at step {session.step_index}: {type(error).__name__}: {error}",
+                f"strategy {request.name!r} failed at step {state.step_index}: {type(error).__name__}: {error}",
                 component=request.name,
             ),
-            session,
+            state,
         ) from error
     finally:
         try:
-            close(session, relay, failure)
+            close(session, state, relay, failure)
         finally:
             failure = None  # this frame is part of the error's traceback, which would keep itself and the session alive
 
 
-def close(session: Session, relay: Relay, failure: BaseException | None) -> None:
+def close(session: DecodingSession, state: DecodeState, relay: Relay, failure: BaseException | None) -> None:
     """End everything that has begun, whatever fails on the way.
 
     Raises:
         GenmodeError: the first thing that failed; if the call has failed already, a warning says it instead.
     """
-    endings = [*(engine.close for engine in session.beside), *session.chain.endings(), *session.stopping.endings()]
+    endings = [*(engine.close for engine in state.side_engines), *state.chain.endings(), *state.stopping.endings()]
     if relay.has("genmode_session_end"):
         endings.append(lambda: relay.call("genmode_session_end", session=session, error=failure))
     troubles: list[GenmodeError] = []
@@ -257,9 +339,10 @@ def close(session: Session, relay: Relay, failure: BaseException | None) -> None
         except GenmodeError as error:
             troubles.append(error)
     session.release()
+    state.release()
     try:
         if troubles and failure is None:
-            troubles[0].sequences = session.sequences()  # type: ignore[attr-defined]
+            troubles[0].sequences = state.sequences()  # type: ignore[attr-defined]
             raise troubles.pop(0)
         while troubles:
             warnings.warn(f"after the call had failed, {troubles.pop(0)}", RuntimeWarning, stacklevel=2)
@@ -267,14 +350,9 @@ def close(session: Session, relay: Relay, failure: BaseException | None) -> None
         troubles.clear()  # their tracebacks have this frame, and would keep each other alive
 
 
-def cached(session: Session) -> Any:
-    """The cache for the output class, if there will be one."""
-    return session.engine.cache() if session.recorder.returns_dict else None
-
-
-def _completed(error: DecodingError, session: Session) -> DecodingError:
+def _completed(error: DecodingError, state: DecodeState) -> DecodingError:
     if error.sequences is None:
-        error.sequences = session.sequences()
+        error.sequences = state.sequences()
     if error.step is None:
-        error.step = session.step_index
+        error.step = state.step_index
     return error

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..contract import Watermarker
+from ..contract import Need, Trait, Watermarker
 from ..errors import ParameterError
 
 if TYPE_CHECKING:
-    from ..session.chain import Link
+    from ..session.links import Link
     from .request import Request
 
 
@@ -27,23 +27,23 @@ def notes(request: Request, links: Sequence[Link], config: Any) -> tuple[str, ..
     if not marks:
         return ()
     strategy, beams = request.strategy, (config.num_beams or 1) > 1
-    several = beams or "reorder" in strategy.needs or strategy.weighs
+    several = beams or Need.REORDER in strategy.needs or Trait.WEIGHS in strategy.traits
     found: list[str] = []
     for one in marks:
-        mark: Any = one.processor
-        if mark.chooses and several:
+        traits = one.processor.traits
+        if Trait.CHOOSES in traits and several:
             raise ParameterError(
                 f"watermark {one.name!r} draws each token itself, and strategy {request.name!r} weighs several for "
                 "each row; take sampling, or a watermark that leaves several, such as 'kgw'"
             )
-        if mark.chooses and not config.do_sample:
+        if Trait.CHOOSES in traits and not config.do_sample:
             found.append(f"watermark {one.name!r} draws each token itself: {request.name!r} gives a sampled text")
-        elif mark.keeps_distribution and (several or not config.do_sample):
+        elif Trait.KEEPS_DISTRIBUTION in traits and (several or not config.do_sample):
             found.append(
                 f"watermark {one.name!r} keeps the distribution of sampled text, and {request.name!r} does not sample: "
                 "text is marked, and changed by it"
             )
-    forcing = sorted({one.name for one in links if one.processor.forces})
+    forcing = sorted({one.name for one in links if Trait.FORCES in one.processor.traits})
     if forcing:
         found.append(
             f"tokens that {', '.join(forcing)} forces carry no mark; the detector takes them for chance, and needs more "

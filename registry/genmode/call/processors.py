@@ -6,12 +6,15 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from ..contract import LogitsProcessor
+from ..contract import LogitsProcessor, Watermarker
+from ..contract.kinds import Kind
 from ..errors import ParameterError
-from ..session.chain import Link, TransformersProcessor, link, ordered
-from ..watermarking import WatermarkingConfig
-from .adopters import Adopters, adopted, adopters_of
-from .request import OWN_ARGUMENTS, Request, build_params, named_components
+from ..plugins.adoption import Adopters, adopted, adopters_of
+from ..plugins.call_keys import OWN_ARGUMENTS
+from ..plugins.parameters import build_params, named_components, select
+from ..session.links import Link, TransformersProcessor, link, ordered
+from ..watermark.config import WatermarkingConfig
+from .request import Request
 
 OWN_RANK = 1000
 """Rank of processors that transformers does not build: behind those of the same stage that it does."""
@@ -19,11 +22,11 @@ OWN_RANK = 1000
 
 def build_links(request: Request, prepared: Sequence[Any]) -> list[Link]:
     """The processors of the call in order: transformers', those that keys switch on, and the caller's."""
-    adopters = adopters_of(request.registry, "processors")
+    adopters = adopters_of(request.registry, Kind.PROCESSORS, Kind.WATERMARKERS)
     links: list[Link] = []
     for rank, processor in enumerate(prepared):
         origin = "transformers" if type(processor).__module__.startswith("transformers.") else "the caller"
-        links.append(link(native(processor, adopters), rank, origin))
+        links.append(link(native(processor, adopters, request.tokenizer), rank, origin))
     for cls in switched_on(request):
         made = as_processor(request, cls)
         # A key of ours beside one of transformers, such as penalty_scope: one processor reads both.
@@ -37,7 +40,7 @@ def build_links(request: Request, prepared: Sequence[Any]) -> list[Link]:
     for given in request.processors:
         made = as_processor(request, given)
         if isinstance(made, TransformersProcessor):
-            made = native(made.call, adopters)
+            made = native(made.call, adopters, request.tokenizer)
         mine = link(made, OWN_RANK, "the caller")
         twins = [one for one in links if _same(one, mine)]
         rank = twins[0].rank if twins else OWN_RANK
@@ -58,18 +61,18 @@ def _origin(request: Request, cls: type) -> str:
     return f"{info.distribution} {info.version}".strip() if info is not None else "this program"
 
 
-def native(processor: Any, adopters: Adopters) -> LogitsProcessor:
-    """genmode's own equal of a transformers processor, or that one as it is."""
-    return adopted(processor, adopters) or TransformersProcessor(processor)
+def native(processor: Any, adopters: Adopters, tokenizer: Any) -> LogitsProcessor:
+    """What stands in for a transformers processor, or that one as it is."""
+    return adopted(processor, adopters, tokenizer) or TransformersProcessor(processor)
 
 
 def switched_on(request: Request) -> list[type[LogitsProcessor]]:
-    """Processors that a key of the call or of a config switches on."""
+    """Processors that a key of the call or of a config switches on; a watermarker acts only where it is named."""
     chosen: dict[type[LogitsProcessor], None] = {}
     for key in request.plugin_values:
         for info in request.registry.owners(key, request.named):
             cls = request.registry.get(info.kind, info.name)
-            if issubclass(cls, LogitsProcessor) and cls.active == "set":
+            if issubclass(cls, LogitsProcessor) and not issubclass(cls, Watermarker):
                 chosen[cls] = None
     return list(chosen)
 
@@ -77,18 +80,11 @@ def switched_on(request: Request) -> list[type[LogitsProcessor]]:
 def as_processor(request: Request, given: Any) -> LogitsProcessor:
     """What the caller means by a name, class, object, watermarking config or plain callable."""
     if isinstance(given, str):
-        given = request.registry.get(*named_components(request.registry, None, given, None, None)[0])
+        given = request.registry.get(*named_components({"processors": given}, request.registry)[0])
     if isinstance(given, type) and issubclass(given, LogitsProcessor):
-        values = {
-            k: request.flags[k]
-            for k in given.Params.model_fields
-            if k in request.flags and request.flags[k] is not None
-        }
-        values.update({k: v for k, v in request.plugin_values.items() if k in given.Params.model_fields})
-        values.update(
-            {k: request.call[k] for k in OWN_ARGUMENTS if k in given.Params.model_fields and k in request.call}
-        )
-        return given(build_params(request.registry, given, values))
+        arguments = {key: request.call[key] for key in OWN_ARGUMENTS if key in request.call}
+        values = select(given, request.flags, request.plugin_values, arguments)
+        return given(build_params(given, values, request.registry.origin(given)))
     if isinstance(given, LogitsProcessor):
         return given
     if isinstance(given, WatermarkingConfig):

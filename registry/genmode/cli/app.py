@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
 from . import benching, checking, detecting, doctor, listing, locking, running, scaffolding
 
 app = typer.Typer(
@@ -41,7 +40,9 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"genmode {__version__}")
+        from importlib.metadata import version
+
+        typer.echo(f"genmode {version('genmode')}")
         raise typer.Exit
 
 

@@ -78,7 +78,7 @@ def _loaded(model: str | None, device: str | None, longest: int) -> Any:
     if model is not None:
         return models.load(model, device)[0]
     with waiting("starting torch and transformers"):
-        from ..testing.models import fresh
+        from ..testing.harness.models import fresh
     return models.placed(fresh("llama", max_position_embeddings=max(256, longest + 64)), device)
 
 

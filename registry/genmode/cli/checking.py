@@ -58,15 +58,15 @@ def check(
 
 
 def _list(name: str | None, as_json: bool) -> None:
-    from ..contract import KINDS
-    from ..testing import checks
-    from .listing import kind_of_name
+    from ..contract.kinds import COMPONENT_KINDS
+    from ..plugins.registry import registry
+    from ..testing.catalogue import checks_of
 
     wanted = name
-    if name is not None and name not in KINDS:
+    if name is not None and name not in list(COMPONENT_KINDS):
         kind, colon, _ = name.rpartition(":")
-        wanted = kind if colon else kind_of_name(name)
-    found = [one for kind in KINDS if wanted in (None, kind) for one in checks(kind)]
+        wanted = kind if colon else registry().kind_of_name(name)
+    found = [one for kind in COMPONENT_KINDS if wanted in (None, kind) for one in checks_of(kind)]
     if as_json:
         print_json({"checks": [{"kind": o.kind, "name": o.name, "explanation": o.explanation} for o in found]})
         return
@@ -79,7 +79,7 @@ def _list(name: str | None, as_json: bool) -> None:
     for column in ("check", "of", "what a component promises"):
         table.add_column(column, overflow="fold")
     for (check_name, explanation), of in texts.items():
-        table.add_row(check_name, "all" if len(of) == len(KINDS) else ", ".join(of), explanation)
+        table.add_row(check_name, "all" if len(of) == len(COMPONENT_KINDS) else ", ".join(of), explanation)
     console().print(table)
 
 

@@ -64,7 +64,7 @@ def detect(
         text = read_text(file)
         found, pieces = run(mark, text, tokenizer, model, device, fpr, window)
         if picture is not None:
-            from ..picture import page
+            from ..watermark.picture import page
 
             Path(picture).write_text(page([pieces], [found], file), encoding="utf-8")
     if as_json:
@@ -86,7 +86,7 @@ def configured(config: str | None, scheme: str | None, key_from: str | None, set
     Raises:
         ParameterError: neither or both of config and scheme, or a setting that is not key=value.
     """
-    from ..watermarking import WatermarkingConfig
+    from ..watermark.config import WatermarkingConfig
 
     if (config is None) == (scheme is None):
         raise ParameterError("give one of --config FILE and --scheme NAME")
@@ -120,19 +120,21 @@ def run(
     mark: Any, text: str, tokenizer: str | None, model: str | None, device: str | None, fpr: float, window: int | None
 ) -> tuple[Detection, list[str]]:
     """What is found, and the text of each token."""
-    from ..registry import registry
+    from ..contract.kinds import Kind
+    from ..contract.traits import Trait
+    from ..plugins.registry import registry
     from . import models
 
-    reads = registry().get("watermarkers", mark.scheme).reads_model
+    reads = Trait.READS_MODEL in registry().get(Kind.WATERMARKERS, mark.scheme).traits
     loaded: Any = None
     words: Any = None
     if reads or model is not None or tokenizer is None:
         loaded, words = models.load(model, device)
     if tokenizer is not None:
-        from ..detection import load_tokenizer
+        from ..watermark.detection import load_tokenizer
 
         words = load_tokenizer(tokenizer)
-    from ..detection import detect
+    from ..watermark.detection import detect
 
     ids: list[int] = words(text, add_special_tokens=False)["input_ids"]
     if not ids:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..contract.kinds import Kind
 from ..errors import GenmodeError
 from .output import FAILED, JsonOption, TracebackOption, console, errors_in_one_line, print_json, waiting
 
 if TYPE_CHECKING:
-    from ..discovery import Entry
-    from ..registry import ComponentInfo, Registry
+    from ..plugins.discovery import Entry
+    from ..plugins.registry import ComponentInfo, Registry
 
 PACKAGES = ("genmode", "torch", "transformers", "pluggy", "pydantic")
 
@@ -23,7 +24,7 @@ def doctor(as_json: JsonOption = False, traceback: TracebackOption = False) -> N
 
     The exit code is 1 if anything is.
     """
-    from ..registry import registry
+    from ..plugins.registry import registry
 
     with errors_in_one_line(traceback), waiting("loading all plugins"):
         report = examine(registry())
@@ -71,7 +72,7 @@ def examine(registry: Registry) -> dict[str, Any]:
 
 
 def _all(registry: Registry) -> tuple[ComponentInfo, ...]:
-    return registry.components() + registry.components("hooks")
+    return registry.components() + registry.components(Kind.HOOKS)
 
 
 def _contract(registry: Registry, info: ComponentInfo) -> int | None:

@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
-from ..errors import ParameterError, UnknownComponentError
+from ..contract.kinds import Kind
 from .output import JsonOption, TracebackOption, console, errors_in_one_line, print_json
 
 if TYPE_CHECKING:
     from ..contract import Params
-    from ..registry import ComponentInfo
+    from ..plugins.registry import ComponentInfo
 
 KindOption = Annotated[
     str | None,
     typer.Option("--kind", help="strategies, processors, criteria, watermarkers or hooks.", show_default=False),
 ]
-ATTRIBUTES = (
-    "stage", "active", "before", "after", "replaces", "flags", "needs",
-    "weighs", "waits", "forces", "chooses", "keeps_distribution", "reads_model",
-)  # fmt: skip
+ATTRIBUTES = ("stage", "traits", "before", "after", "replaces", "flags", "needs", "mode", "selected_by")
 """Class attributes of the contract that say what a component is; see `genmode.contract`."""
 BOUNDS = {
     "gt": ">",
@@ -40,7 +37,7 @@ BOUNDS = {
 
 def list_components(kind: KindOption = None, as_json: JsonOption = False, traceback: TracebackOption = False) -> None:
     """List the components of all plugins, importing none."""
-    from ..registry import registry
+    from ..plugins.registry import registry
 
     with errors_in_one_line(traceback):
         found = registry().components(_plural(kind))
@@ -65,10 +62,10 @@ def show(
     traceback: TracebackOption = False,
 ) -> None:
     """Show one component: paper, parameters and origin."""
-    from ..registry import registry
+    from ..plugins.registry import registry
 
     with errors_in_one_line(traceback):
-        kind = _plural(kind) or kind_of_name(name)
+        kind = _plural(kind) or registry().kind_of_name(name)
         component: Any = registry().get(kind, name)
         info = registry().info(kind, name)
         described = describe(info, component)
@@ -147,7 +144,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (set, frozenset)):
-        return sorted(map(str, value))
+        return sorted(_plain(one) for one in value)
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
@@ -190,25 +187,4 @@ def _print(described: dict[str, Any]) -> None:
 
 def _plural(kind: str | None) -> str | None:
     """The kind's plural, also for what one of the kind is called; a wrong one is left to the registry."""
-    from ..loading import NOUNS
-
-    return next((plural for plural, noun in NOUNS.items() if kind in (noun, noun.split()[0])), kind)
-
-
-def kind_of_name(name: str) -> str:
-    """The kind of the component with this name.
-
-    Raises:
-        UnknownComponentError: nothing has it. ParameterError: components of several kinds have it.
-    """
-    from ..registry import registry
-    from ..settings import hint
-
-    names = [(info.kind, info.name) for kind in (None, "hooks") for info in registry().components(kind)]
-    kinds = sorted({kind for kind, found in names if found == name})
-    if not kinds:
-        near = hint(name, [found for _, found in names])
-        raise UnknownComponentError(f"no component is named {name!r}{near or ';'} `genmode list` shows all")
-    if len(kinds) > 1:
-        raise ParameterError(f"{name!r} is in {' and '.join(kinds)}; say which with --kind")
-    return kinds[0]
+    return next((one.value for one in Kind if kind in (one.noun, one.noun.split()[0])), kind)

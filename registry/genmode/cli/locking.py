@@ -10,12 +10,12 @@ import typer
 from ..errors import LockError
 from .output import FAILED, JsonOption, TracebackOption, errors_in_one_line, print_json
 
-DEFAULT = "genmode.lock"
+DEFAULT = "genmode.plugins.lock"
 
 
 def lock(
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="By default GENMODE_LOCK, else genmode.lock.")
+        str | None, typer.Argument(metavar="[FILE]", help="By default GENMODE_LOCK, else genmode.plugins.lock.")
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit code 1 if what is installed differs.")
@@ -27,12 +27,12 @@ def lock(
 
     What the settings in force allow is locked. Set GENMODE_LOCK=FILE to load nothing else.
     """
-    from ..registry import registry
+    from ..plugins.registry import registry
 
     path = os.path.abspath(file or os.environ.get("GENMODE_LOCK") or DEFAULT)
     with errors_in_one_line(traceback):
         if check:
-            from ..lock import Lock
+            from ..plugins.lock import Lock
 
             made = Lock.read(path)
             told = registry().unlocked(made)

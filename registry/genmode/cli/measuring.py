@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import genmode
-
-from .. import seam
+from .. import api, tracing
 from ..errors import ParameterError
+from ..hf import caches, generate
 
 BARE, TRANSFORMERS = "bare loop", "transformers, greedy"
 
@@ -68,25 +67,25 @@ def cases(model: Any, rows: int, length: int, count: int, calls: Mapping[str, Ma
     plain = {**inputs, "max_new_tokens": count, "do_sample": False, "num_beams": 1, "pad_token_id": 0}
     found = [
         Case(BARE, lambda: bare(model, ids, count), count, count),
-        Case(TRANSFORMERS, lambda: seam.plain_generate(model)(**plain), count, count),
+        Case(TRANSFORMERS, lambda: generate.plain_generate(model)(**plain), count, count),
     ]
     return found + [_counted(name, model, {**inputs, "pad_token_id": 0, **call}) for name, call in calls.items()]
 
 
 def _counted(name: str, model: Any, call: Mapping[str, Any]) -> Case:
-    with genmode.trace() as traced:
-        output: Any = genmode.generate(model, **call)
+    with tracing.trace() as traced:
+        output: Any = api.generate(model, **call)
     sequences: Tensor = getattr(output, "sequences", output)
     (told,) = traced.calls
     tokens = sequences.shape[1] - call["input_ids"].shape[1]
-    return Case(name, lambda: genmode.generate(model, **call), told.steps, tokens, told.engine)
+    return Case(name, lambda: api.generate(model, **call), told.steps, tokens, told.engine)
 
 
 def bare(model: Any, ids: Tensor, count: int) -> None:
     """Greedy search with nothing around it: a forward, the best token, the cache that the model makes itself."""
     with torch.no_grad():
         output = model(input_ids=ids, use_cache=True)
-        name = next((one for one in seam.CACHE_NAMES if output.get(one) is not None), None)
+        name = next((one for one in caches.CACHE_NAMES if output.get(one) is not None), None)
         if name is None:
             raise ParameterError(f"{type(model).__name__} returns no cache, and has no bare loop to compare with")
         for _ in range(count - 1):

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..demo import load_demo, without_bars
 from ..errors import GenmodeError
+from .demo import load_demo, without_bars
 from .output import waiting
 
 

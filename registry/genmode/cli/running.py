@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..contract.kinds import Kind
 from ..errors import ParameterError
 from .output import JsonOption, TracebackOption, errors_in_one_line, print_json
 
@@ -78,16 +79,16 @@ def generate(
         options = call_options(strategy, processor, settings, seed, max_new_tokens, sample)
         text = sys.stdin.read() if prompt == "-" else prompt
         loaded, tokenizer = models.load(model, device)
-        import genmode
+        from .. import api, tracing
 
         inputs = {key: value.to(loaded.device) for key, value in models.encode(text, tokenizer, raw=raw).items()}
-        with genmode.trace() if trace else nullcontext() as traced:
+        with tracing.trace() if trace else nullcontext() as traced:
             start = time.perf_counter()
             output: Any = None
             if as_json:
-                output = genmode.generate(loaded, tokenizer=tokenizer, **inputs, **options)
+                output = api.generate(loaded, tokenizer=tokenizer, **inputs, **options)
             else:
-                for piece in genmode.stream(loaded, tokenizer=tokenizer, **inputs, **options):
+                for piece in api.stream(loaded, tokenizer=tokenizer, **inputs, **options):
                     sys.stdout.write(piece)
                     sys.stdout.flush()
                 sys.stdout.write("\n")
@@ -100,7 +101,7 @@ def generate(
         skipped = 0 if loaded.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         texts = [tokenizer.decode(row[skipped:], skip_special_tokens=True) for row in output]
         tokens = [row[skipped:].tolist() for row in output]
-        plan = genmode.explain(loaded, tokenizer=tokenizer, **inputs, **options)
+        plan = api.explain(loaded, tokenizer=tokenizer, **inputs, **options)
         print_json({"texts": texts, "tokens": tokens, "seconds": seconds, "plan": plan.to_dict()})
 
 
@@ -122,11 +123,11 @@ def explain(
     with errors_in_one_line(traceback):
         options = call_options(strategy, processor, settings, seed, max_new_tokens, sample)
         loaded, tokenizer = models.load(model, device)
-        import genmode
+        from .. import api
 
         inputs = models.encode("a", tokenizer, raw=True)  # not every model can begin without a prompt
         inputs = {key: value.to(loaded.device) for key, value in inputs.items()}
-        plan = genmode.explain(loaded, tokenizer=tokenizer, **inputs, **options)
+        plan = api.explain(loaded, tokenizer=tokenizer, **inputs, **options)
     if as_json:
         print_json(plan.to_dict())
     else:
@@ -149,13 +150,13 @@ def call_options(
         ParameterError: a setting is not key=value, or a key is given twice.
         UnknownComponentError, ConflictError, DisabledError: no strategy or processor can be had by that name.
     """
-    from ..registry import registry
+    from ..plugins.registry import registry
 
     if strategy is not None:
-        registry().info("strategies", strategy)
-    marking = {info.name for info in registry().components("watermarkers")}
+        registry().info(Kind.STRATEGIES, strategy)
+    marking = {info.name for info in registry().components(Kind.WATERMARKERS)}
     for name in processors or ():
-        registry().info("watermarkers" if name in marking else "processors", name)
+        registry().info(Kind.WATERMARKERS if name in marking else Kind.PROCESSORS, name)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens}
     named = {"strategy": strategy, "processors": processors or None, "seed": seed, "do_sample": sample}
     options |= {key: value for key, value in named.items() if value is not None}

@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from ..contract.kinds import COMPONENT_KINDS
 from ..errors import GenmodeError, ParameterError
 from .output import TracebackOption, errors_in_one_line
 
-KINDS = {"strategy": "strategies", "processor": "processors", "criterion": "criteria", "watermarker": "watermarkers"}
 CALLS = {
     "strategy": 'genmode.generate(model, **inputs, strategy="@name@")',
     "processor": "genmode.generate(model, **inputs, @name@_penalty=2.0)",
@@ -55,14 +54,17 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
         ParameterError: there is no such kind, or the name is no plain one.
         GenmodeError: the folder has something in it.
     """
-    if kind not in KINDS:
-        raise ParameterError(f"there is no kind {kind!r}; it has to be one of {', '.join(KINDS)}")
+    from importlib.metadata import version
+
+    kinds = {one.noun: one.value for one in COMPONENT_KINDS}
+    if kind not in kinds:
+        raise ParameterError(f"there is no kind {kind!r}; it has to be one of {', '.join(kinds)}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ParameterError(f"{name!r} cannot be the name; allowed are small letters, digits and _, a letter first")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GenmodeError(f"{str(folder)!r} is there already and not empty; give another --folder")
     words = {
-        "use": "import genmode\n\n" + CALLS[kind], "noun": kind, "kind": KINDS[kind], "version": __version__.rpartition(".")[0],
+        "use": "import genmode\n\n" + CALLS[kind], "noun": kind, "kind": kinds[kind], "version": version("genmode").rpartition(".")[0],
         "distribution": f"genmode-{name.replace('_', '-')}", "package": f"genmode_{name}",
         "class": "".join(word.capitalize() for word in name.split("_")), "name": name,
     }  # fmt: skip

@@ -1,32 +1,75 @@
-"""The contract between the host and its plugins: the four kinds of component and their parameters.
+"""The contract between the host and its plugins.
 
-A component is a class. It states the version of the contract that it was written for, names its
-parameters in a pydantic model, and implements one method: `Strategy.decode`, `LogitsProcessor.process` or
-`StoppingCriterion.check`; a `Watermarker` implements `process`, `evidence` and `null`. Importing this package
-imports pydantic, but not torch.
+A component is a class. It states the version of the contract that it was written for, names its parameters in a pydantic
+model, and implements one method: `Strategy.decode`, `LogitsProcessor.process` or `StoppingCriterion.check`; a
+`Watermarker` implements `process`, `evidence` and `null`. Names only, each imported when it is first asked for: what
+torch is needed for is not imported with the rest.
 """
 
-from .component import CONTRACT_VERSION, KINDS, OLDEST_CONTRACT, AnyParams, Component, Kind, Params, is_secret
-from .criterion import StoppingCriterion
-from .processor import LogitsProcessor, Stage
-from .strategy import Strategy
-from .watermarker import Detection, Evidence, Null, Watermarker
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazily
+
+if TYPE_CHECKING:
+    from .component import CONTRACT_VERSION, OLDEST_CONTRACT, AnyParams, Component, Params, is_secret
+    from .context import Context, SideModel
+    from .criterion import StoppingCriterion
+    from .history import History
+    from .kinds import COMPONENT_KINDS, Kind
+    from .processor import BacktrackingProcessor, LogitsProcessor, Stage
+    from .session import AsyncReadback, DraftModel, DraftScorer, Look, Replay, Session, Step
+    from .stand_in import StandIn
+    from .strategy import Strategy
+    from .traits import Need, Trait
+    from .watermarker import Detection, Evidence, Null, Watermarker
 
 __all__ = [
     "CONTRACT_VERSION",
-    "KINDS",
     "OLDEST_CONTRACT",
-    "AnyParams",
-    "Component",
-    "Detection",
-    "Evidence",
+    "COMPONENT_KINDS",
     "Kind",
-    "LogitsProcessor",
-    "Null",
+    "Component",
     "Params",
-    "Stage",
-    "StoppingCriterion",
-    "Strategy",
-    "Watermarker",
+    "AnyParams",
     "is_secret",
+    "Trait",
+    "Need",
+    "Strategy",
+    "Session",
+    "Step",
+    "Look",
+    "Replay",
+    "DraftModel",
+    "DraftScorer",
+    "AsyncReadback",
+    "LogitsProcessor",
+    "BacktrackingProcessor",
+    "Stage",
+    "StandIn",
+    "StoppingCriterion",
+    "Context",
+    "SideModel",
+    "History",
+    "Watermarker",
+    "Evidence",
+    "Null",
+    "Detection",
 ]
+
+_MODULES = {
+    "component": "CONTRACT_VERSION OLDEST_CONTRACT AnyParams Component Params is_secret",
+    "context": "Context SideModel",
+    "criterion": "StoppingCriterion",
+    "history": "History",
+    "kinds": "COMPONENT_KINDS Kind",
+    "processor": "BacktrackingProcessor LogitsProcessor Stage",
+    "session": "AsyncReadback DraftModel DraftScorer Look Replay Session Step",
+    "stand_in": "StandIn",
+    "strategy": "Strategy",
+    "traits": "Need Trait",
+    "watermarker": "Detection Evidence Null Watermarker",
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+__getattr__, __dir__ = lazily(__name__, _HOMES, __all__)

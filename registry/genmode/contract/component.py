@@ -1,22 +1,20 @@
-"""What the four kinds of component have in common: a version of the contract, a name, parameters."""
+"""What all components have in common: a version of the contract, a name, parameters, and what they state of themselves."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pydantic
+
+from .traits import Trait
 
 CONTRACT_VERSION = 1
 """The contract that this host offers. It rises only when a plugin written for the last one would break."""
 
 OLDEST_CONTRACT = 1
 """The oldest contract that this host still accepts: the one before, once there is one."""
-
-Kind = Literal["strategies", "processors", "criteria", "watermarkers"]
-KINDS: tuple[Kind, ...] = ("strategies", "processors", "criteria", "watermarkers")
-
 
 _SECRET = re.compile(r"(^|_)(keys?|secret)$")
 
@@ -52,13 +50,14 @@ AnyParams = Params
 
 
 class Component:
-    """What the four kinds have in common.
+    """What all kinds have in common.
 
     Class attributes:
         contract_version: the version of the contract the component was written for; must be stated.
         name: public name; the entry point's name wins where the two differ.
         paper: the source of the method, as a reader would cite it.
         Params: the parameters, a subclass of `genmode.Params`.
+        traits: what the component states of itself, see `Trait`; nothing by default.
         skip_checks: checks of `genmode.testing` that the component rightly cannot meet, each with the reason.
     """
 
@@ -66,6 +65,7 @@ class Component:
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     Params: ClassVar[type[AnyParams]] = Params
+    traits: ClassVar[frozenset[Trait]] = frozenset()
     skip_checks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, params: AnyParams | None = None, **values: Any) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from .component import Component
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..session import History, Session
+    from .context import Context
+    from .history import History
 
 
 class Stage(enum.IntEnum):
@@ -33,52 +34,28 @@ class LogitsProcessor(Component):
     """Changes the scores of the next token.
 
     Life of an object: `begin`, then for each step `process` followed by `accept` of the chosen tokens;
-    `reorder` and `rollback` when rows are reordered or go back; `reset` when the call has ended, after
-    which the object may serve another call. A stateless processor implements `process` alone. An object
+    `reorder` and `rollback` when rows are reordered or go back; `on_finish` with the result, and `reset` when the call has
+    ended, after which the object may serve another call. A stateless processor implements `process` alone. An object
     that keeps state serves one call at a time.
-
-    A processor may also take tokens back that were decoded already, a different number in each row: it states
-    how many at most in `horizon`, answers `retract`, and learns in `retracted` what became of it. It is the
-    processor that sees to it that a row does not come back to where it was, e.g. by masking in `process`, at
-    that row and length, the token that led there. A session in which rows go back without end raises
-    `DecodingError`.
 
     Class attributes:
         stage: where in the chain it runs.
         before, after: names of processors of the same stage that it must precede or follow.
-        active: "set" if naming one of its parameters switches it on (the default), "named" if only
-            naming the processor does.
-        replaces: names of transformers classes that this one stands in for; see `adopt`.
-        pure: whether `process` is a function of the scores and the parameters alone: no history, no state, no
-            random numbers, no look at a tensor from the host. A device records a chain of such processors once
-            and replays it.
-        waits: whether the host waits for the chosen tokens of each step on a device; `explain` says so.
-        forces: True if it may leave a row one token alone, so that nothing behind it has a choice.
     """
 
     stage: ClassVar[Stage] = Stage.GUIDANCE
     before: ClassVar[tuple[str, ...]] = ()
     after: ClassVar[tuple[str, ...]] = ()
-    active: ClassVar[Literal["set", "named"]] = "set"
-    replaces: ClassVar[tuple[str, ...]] = ()
-    pure: ClassVar[bool] = False
-    waits: ClassVar[bool] = False
-    forces: ClassVar[bool] = False
 
-    @classmethod
-    def adopt(cls, processor: Any) -> LogitsProcessor | None:
-        """The equal of a transformers processor that `replaces` names, or None to keep that one."""
-        return None
-
-    def begin(self, session: Session) -> None:
-        """A call begins; `session` tells rows, device, vocabulary, tokenizer and the prompt."""
+    def begin(self, context: Context) -> None:
+        """A call begins; `context` tells rows, device, vocabulary, tokenizer and the prompt."""
 
     def process(self, scores: Tensor, history: History) -> Tensor:
         """New scores.
 
         Args:
             scores: `[rows, vocab]`, float32; may be written in place.
-            history: the tokens so far, see `genmode.session.History`.
+            history: the tokens so far.
 
         Returns:
             `[rows, vocab]`, float32; the same tensor or another.
@@ -94,57 +71,65 @@ class LogitsProcessor(Component):
     def rollback(self, counts: Tensor) -> None:
         """Row i takes back its last `counts[i]` accepted tokens; `counts` is `[rows]`, long."""
 
-    def propose(self, limit: int) -> tuple[Tensor, Tensor] | None:
+    def forced_tokens(self, limit: int) -> tuple[Tensor, Tensor] | None:
         """Tokens that rows have to go on with, or nearly so, to be run in one forward; None for none.
 
-        They are a draft like any other: a row takes as much of them as it would have chosen itself, so a wrong
-        proposal costs time and changes nothing. Asked for behind a commit, by strategies that can draft.
+        They are a draft like any other: a row takes as much of them as it would have chosen itself, so what is wrong
+        costs time and changes nothing. Asked for behind a commit, by strategies that can draft.
 
         Returns:
             Tokens `[rows, k]`, long, with k at most `limit`, and how many of them are meant in each row, `[rows]`.
         """
         return None
 
-    def conclude(self, sequences: Tensor) -> None:
+    def on_finish(self, sequences: Tensor) -> None:
         """The strategy has returned: `sequences` `[results, length]`, long, prompt included, is the result.
 
         The place to warn of what the result lacks. Called before `reset`, and not if the call has failed.
         """
 
+    def reset(self) -> None:
+        """The call has ended; forget it."""
+
+
+class BacktrackingProcessor(LogitsProcessor):
+    """A processor that may also take back what was decoded, a different number of tokens in each row.
+
+    It sees to it that a row does not come back to where it was, e.g. by masking in `process`, at that row and length, the
+    token that led there. A session in which rows go back without end raises `DecodingError`. Under strategies that need
+    "reorder" or "level" nothing is taken back, and `Context.backtracks` is False: refuse in `begin`, or do without.
+    """
+
     @property
-    def horizon(self) -> int | None:
-        """How many tokens of a row this processor may take back; None for any number. 0 by default: none, for free.
+    def max_backtrack(self) -> int | None:
+        """How many tokens of a row this processor may take back; None for any number, 0 for none, for free.
 
         Counted from the furthest end that the row has had: what lies before that is final, is streamed, and is
-        not taken back, whatever `retract` says. Read once, before `begin`.
+        not taken back, whatever `backtrack` says. Read once, before `begin`.
         """
         return 0
 
-    def retract(self, history: History) -> Tensor | None:
+    def backtrack(self, history: History) -> Tensor | None:
         """How many of its last tokens each row should take back.
 
         Asked behind each token that a row takes, once for each position of a draft, before criteria judge it: a
         token that is taken back ends no row. `accept` was told of the tokens before that one. A question, which
-        changes no state: a draft's later positions may be dropped. Not asked under strategies that need "reorder" or "level" (`session.retracts` is then False;
-        refuse in `begin`, or do without).
+        changes no state: a draft's later positions may be dropped.
 
         Args:
             history: the rows with that token. Rows that are done are asked about as well, and stay as they are.
 
         Returns:
-            `[rows]`, long, on the device of the tokens, 0 for a row that stays; None if all stay. Several
-            processors' wishes: the largest counts. The prompt stays.
+            `[rows]`, long, on the device of the tokens, 0 for a row that stays; None if all stay. Of several
+            processors' answers the largest counts. The prompt stays.
         """
         return None
 
-    def retracted(self, history: History, counts: Tensor) -> None:
+    def backtracked(self, history: History, counts: Tensor) -> None:
         """Rows may have gone back; `rollback` has been told before.
 
         Args:
             history: the rows as they are now; behind each row's end still stand the tokens that it took back.
-            counts: `[rows]`, long: how many tokens each row took back as this processor wished; 0 for rows that
-                stay, and for rows that went further back as another one wished.
+            counts: `[rows]`, long: how many tokens each row took back as this processor asked; 0 for rows that
+                stay, and for rows that went further back as another one asked.
         """
-
-    def reset(self) -> None:
-        """The call has ended; forget it."""

@@ -6,30 +6,31 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .component import Component
+from .traits import Need
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from .session import Session
 
 
 class Strategy(Component):
-    """A whole decoding loop. See `genmode.session.Session` for all that it may use.
+    """A whole decoding loop. See `Session` for all that it may use.
 
     Class attributes:
         flags: transformers flags that naming this strategy implies, e.g. `{"do_sample": True}`. The
             temperature and truncation processors of a config are active only under `do_sample`, and
             `num_beams` rows are decoded for each input only where this says that the strategy keeps
             beams (`{"num_beams": ...}` is then a default that the call may override).
-        needs: what the session must be able to do, a subset of
-            {"rollback", "reorder", "level", "hidden_states", "attentions"}. A model that cannot is refused
-            before it runs. Under "reorder" (beams) and "level" (rows of one length throughout, as `step.look`
-            asks for) processors take nothing back.
-        weighs: True if it takes tokens for other reasons than their scores as well, as contrastive search
-            does, so that a processor which leaves one token of a row may be overruled.
+        needs: what it asks of the model and the session, see `Need`. A model that cannot is refused before it runs.
+        mode: the mode of transformers (`GenerationConfig.get_generation_mode`) that it serves; its own name by default.
+        selected_by: flags that ask for it, and `assistant_model` where an assistant does. Of strategies that serve the
+            mode of a call, one whose flags are set serves it; a flag that by itself asks for another mode is refused.
+            transformers is not told of these flags.
     """
 
     flags: ClassVar[Mapping[str, Any]] = {}
-    needs: ClassVar[frozenset[str]] = frozenset()
-    weighs: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    mode: ClassVar[str] = ""
+    selected_by: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def validate(cls, params: Any, call: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import pydantic
 
@@ -49,7 +49,7 @@ class Evidence(NamedTuple):
 class Null(Protocol):
     """The distribution of the evidence in text without the mark, in which counted tokens are independent.
 
-    `genmode.nulls` has the usual ones.
+    `genmode.watermark.null_distributions` has the usual ones.
     """
 
     mean: float
@@ -72,44 +72,25 @@ class Watermarker(LogitsProcessor):
     A scheme states what each token says for the mark and how that is distributed without one; padding,
     repeated draws, windows and the decision are the host's (`genmode.detect`).
 
-    Class attributes:
-        chooses: True if it draws the token itself and masks all others. Strategies that need several
-            candidates a row, as beams do, are refused.
-        keeps_distribution: True if over random keys sampled text is distributed as without the mark. Where a
-            strategy does not sample, the result says that this is lost.
-        reads_model: True if `evidence` needs `gist` of the model's logits, so that detection needs the model.
+    It acts only where the call or a config names it: a parameter of its own does not switch it on.
     """
 
     stage: ClassVar[Stage] = Stage.WATERMARK
-    active: ClassVar[Literal["set", "named"]] = "named"
-    chooses: ClassVar[bool] = False
-    keeps_distribution: ClassVar[bool] = False
-    reads_model: ClassVar[bool] = False
 
-    def evidence(self, tokens: Tensor, gist: Tensor | None) -> Evidence:
+    def evidence(self, tokens: Tensor, statistic: Tensor | None) -> Evidence:
         """What each token says for the mark.
 
         Args:
             tokens: `[texts, length]`, long; negative ids are padding, behind the text.
-            gist: `[texts, length]`, what `gist` made of the logits that each token was predicted by, NaN for
-                the first; None unless `reads_model`.
+            statistic: `[texts, length]`, what `statistic` made of the logits that each token was predicted by, NaN for
+                the first; None unless `Trait.READS_MODEL` is stated.
         """
-        raise TypeError(f"{type(self).__name__} must define evidence(tokens, gist)")
+        raise TypeError(f"{type(self).__name__} must define evidence(tokens, statistic)")
 
-    def gist(self, logits: Tensor) -> Tensor:
+    def statistic(self, logits: Tensor) -> Tensor:
         """One number of each prediction `[n, vocab]`, float32, that `evidence` needs: `[n]`."""
-        raise TypeError(f"{type(self).__name__} must define gist(logits)")
+        raise TypeError(f"{type(self).__name__} must define statistic(logits)")
 
     def null(self) -> Null:
         """The evidence's distribution in text without the mark."""
         raise TypeError(f"{type(self).__name__} must define null()")
-
-    def detect(self, tokens: Tensor) -> list[Detection]:
-        """Score texts at a false-positive rate of 1%; `genmode.detect` can do more.
-
-        Args:
-            tokens: `[texts, length]`, long; negative ids are padding and are not scored.
-        """
-        from ..detection import judge
-
-        return judge(self, tokens)

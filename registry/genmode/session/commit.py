@@ -1,4 +1,4 @@
-"""What a commit does to the rows: tokens, processors, cache, and which rows are done."""
+"""What a commit does to the rows: tokens, processors, cache, padding, and which rows are done."""
 
 from __future__ import annotations
 
@@ -8,59 +8,51 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import stopping
+from .. import host_sync
 
 if TYPE_CHECKING:
-    from .session import Session
-    from .step import Step
+    from .scores import StepScores
+    from .state import DecodeState
 
 
-def record(session: Session, step: Step) -> None:
-    """Record what the call returns of this step, if that was not done yet."""
-    if session.recorder.active and not step.recorded:
-        scores = step.scores if session.recorder.scores is not None else None
-        session.recorder.step(step.logits, scores, session.engine.outputs)
-    step.recorded = True
-
-
-def advance(session: Session, step: Step, tokens: Tensor, rows: Tensor | None) -> None:
-    """Every row takes one token, after row i has become `rows[i]`; called by `Step.commit`."""
-    history = session.history
-    record(session, step)
+def advance(state: DecodeState, scores: StepScores, tokens: Tensor, rows: Tensor | None) -> None:
+    """Every row takes one token, after row i has become `rows[i]`."""
+    history = state.history
+    scores.record()
     if rows is not None:
-        history.select(rows)
-        if session.ending:
-            session.unfinished = session.unfinished.index_select(0, rows)
-        session.chain.reorder(rows)
-        session.noise.select(rows)
-        session.engine.select(rows, True)
-        session.stopping.reorder(rows)
-    replays = session.ending and session.engine.replays and bool(session.eos_token_ids)
+        select(state, rows)
+    eos, pad = state.vocabulary.eos, state.vocabulary.pad
+    replays = state.ending and state.engine.replays and bool(eos)
     if replays:
-        pad = session.pad_token_id
-        tokens, session.unfinished = session.replay(closed, tokens, session.unfinished, pad, *session.eos_token_ids)
-        session.some_done, session.pads = True, pad is not None
-    elif session.pads:
-        tokens = tokens.where(session.unfinished, session.pad_token_id or 0)
-    length = history.uniform
-    if length is None:
-        raise ValueError("rows differ in length: commit(tokens, counts=...) until they are level again")
-    history.reserve(length + 1)
-    history.tokens[:, length] = tokens
-    history.level(length + 1)
-    session.chain.accept(tokens)
-    session.noise.move(session)
-    if session.ending:
-        done = None if replays else session.stopping.ends(tokens)
+        tokens, state.unfinished = state.engine.replay(closed, tokens, state.unfinished, pad, *eos)
+        state.some_done, state.pads = True, pad is not None
+    elif state.pads:
+        tokens = tokens.where(state.unfinished, pad or 0)
+    history.append(tokens)
+    state.chain.accept(tokens)
+    state.noise.move(state)
+    if state.ending:
+        done = None if replays else state.stopping.ends(tokens)
         more = None
-        if session.stopping.others:
-            more = session.stopping.check(
-                history, lambda: step.scores if rows is None else step.scores.index_select(0, rows)
+        if state.stopping.others:
+            more = state.stopping.check(
+                history, lambda: scores.scores if rows is None else scores.scores.index_select(0, rows)
             )
         if more is not None:
             done = more if done is None else done | more
-        if done is not None and not session.surely_none(done):
-            session.finish_rows(done)
+        if done is not None and not host_sync.surely_none(done):
+            state.finish_rows(done)
+
+
+def select(state: DecodeState, rows: Tensor) -> None:
+    """Row i becomes what row `rows[i]` was; all that follows rows follows."""
+    state.history.select(rows)
+    if state.ending:
+        state.unfinished = state.unfinished.index_select(0, rows)
+    state.chain.reorder(rows)
+    state.noise.select(rows)
+    state.engine.select(rows, True)
+    state.stopping.reorder(rows)
 
 
 def closed(tokens: Tensor, unfinished: Tensor, pad: int | None, *eos: int) -> tuple[Tensor, Tensor]:
@@ -72,84 +64,80 @@ def closed(tokens: Tensor, unfinished: Tensor, pad: int | None, *eos: int) -> tu
     return tokens, unfinished
 
 
-def advance_unevenly(session: Session, step: Step, tokens: Tensor, counts: Tensor, walked: bool) -> None:
-    """Row i takes its first `counts[i]` of `tokens` `[rows, width]`; called by `Step.commit`."""
-    history, width = session.history, tokens.shape[1]
-    positions = torch.arange(width, device=session.device)
-    session.fed = width
-    counts = counts.clamp(max=session.max_length - history.lengths).where(session.unfinished, 0)
+def advance_unevenly(state: DecodeState, scores: StepScores, tokens: Tensor, counts: Tensor) -> None:
+    """Row i takes its first `counts[i]` of `tokens` `[rows, width]`."""
+    history, chain, width = state.history, state.chain, tokens.shape[1]
+    positions = torch.arange(width, device=state.device)
+    state.step_width = width
+    counts = counts.clamp(max=state.max_length - history.lengths).where(state.unfinished, 0)
     history.write(tokens)
-    if session.chain.stateful and not walked:
+    if chain.stateful and not scores.walked:
         for position in range(width - 1):
-            session.chain.accept(tokens[:, position])
-    ended = _first_done(session, step, tokens)
-    wishes = None if session.retreat is None else session.retreat.wishes(session, width)
+            chain.accept(tokens[:, position])
+    ended = _first_done(state, scores, tokens)
+    backtracking = state.backtracking
+    requests = None if backtracking is None else backtracking.requests(chain, history, width)
     stops = ended
-    if wishes is not None:
-        stops = wishes.back if ended is None else ended | wishes.back
+    if requests is not None:
+        stops = requests.back if ended is None else ended | requests.back
     if stops is not None:
         first = torch.where(stops & (positions < counts[:, None]), positions, width).amin(1)
         done = first < width
         counts = torch.minimum(counts, first + 1)
-        if wishes is not None:
-            done = done & ~wishes.take(first)
-        session.finish_rows(done)
-    if session.stopping.others and width > 1:  # they have seen all positions
-        session.stopping.rollback(width - counts)
-    if session.recorder.active:
-        columns = session.decoded[:, None] + positions
-        session.recorder.ragged(
-            step.each_logits, step.each_scores if session.recorder.scores is not None else step.each_logits,
-            columns, positions < counts[:, None], session.engine.outputs, session.prompt_length,
+        if requests is not None:
+            done = done & ~requests.take(first)
+        state.finish_rows(done)
+    if state.stopping.others and width > 1:  # they have seen all positions
+        state.stopping.rollback(width - counts)
+    if state.recorder.active:
+        columns = state.decoded[:, None] + positions
+        state.recorder.ragged(
+            scores.each_logits, scores.each_scores if state.recorder.scores is not None else scores.each_logits,
+            columns, positions < counts[:, None], state.engine.outputs, history.prompt,
         )  # fmt: skip
-    if session.chain.stateful:
+    if chain.stateful:
         last = tokens.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]
-        if session.pad_token_id is not None:
-            last = last.where(counts > 0, session.pad_token_id)
+        if state.vocabulary.pad is not None:
+            last = last.where(counts > 0, state.vocabulary.pad)
         if width > 1:
-            session.chain.rollback((width - counts).clamp(max=width - 1))
-        session.chain.accept(last)
-    history.differ(history.lengths + counts, (history.uniform or history.bound) + width)
+            chain.rollback((width - counts).clamp(max=width - 1))
+        chain.accept(last)
+    history.set_lengths(history.lengths + counts, history.bound + width)
     unfed = width - counts
-    if session.retreat is not None:
-        unfed = unfed + session.retreat.go_back(session, wishes)
-    session.finish_rows(history.lengths >= session.max_length)
-    session.engine.rewind(unfed)
-    session.noise.move(session)
-    _level(session)
+    if backtracking is not None:
+        gone = backtracking.go_back(chain, state.stopping, history, requests)
+        state.taken_back, unfed = state.taken_back + gone, unfed + gone
+    state.finish_rows(history.lengths >= state.max_length)
+    state.engine.rewind(unfed)
+    state.noise.move(state)
+    _notice_level(state)
 
 
-def _level(session: Session) -> None:
-    """On the host, notice that rows have one length again."""
-    if stopping.reads_freely(session.device):
-        shortest, longest = (int(x) for x in torch.aminmax(session.history.lengths))
-        bound(session, longest)
+def _notice_level(state: DecodeState) -> None:
+    """Where the host may look, notice that rows have one length again."""
+    if state.host_reads_freely:
+        shortest, longest = (int(x) for x in torch.aminmax(state.history.lengths))
+        state.limit(longest)
         if shortest == longest:
-            session.history.level(shortest)
-            session.engine.settle(shortest - 1)
-
-
-def bound(session: Session, longest: int) -> None:
-    """The host learns that no row is longer than `longest`."""
-    session.history.bound = min(session.history.bound, longest)
-    session.engine.limit(longest - 1)
+            state.history.set_level(shortest)
+            state.engine.settle(shortest - 1)
 
 
 def _unasked() -> Tensor:
     raise RuntimeError("no criterion of this call reads scores")
 
 
-def _first_done(session: Session, step: Step, tokens: Tensor) -> Tensor | None:
+def _first_done(state: DecodeState, scores: StepScores, tokens: Tensor) -> Tensor | None:
     """Which positions end their row, `[rows, width]`, bool; those that are not taken say nothing."""
-    done = session.stopping.ends(tokens)
-    if session.stopping.others:
+    done = state.stopping.ends(tokens)
+    if state.stopping.others:
         columns: list[Tensor] = []
         for position in range(tokens.shape[1]):
             seen = (
-                functools.partial(step.each_scores.select, 1, position) if session.stopping.needs_scores else _unasked
+                functools.partial(scores.each_scores.select, 1, position) if state.stopping.needs_scores else _unasked
             )
-            more = session.stopping.check(session.history.ahead(position + 1), seen)
-            columns.append(more if more is not None else torch.zeros_like(session.unfinished))
+            more = state.stopping.check(state.history.ahead(position + 1), seen)
+            columns.append(more if more is not None else torch.zeros_like(state.unfinished))
         stacked = torch.stack(columns, dim=1)
         done = stacked if done is None else done | stacked
     return done

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..contract import StoppingCriterion
+from ..contract.criterion import StoppingCriterion
+from ..contract.history import History
+from ..contract.traits import Trait
 from ..errors import DecodingError, GenmodeError
-from .history import History
+from .token_buffer import TokenBuffer
 
 
 class TransformersCriterion(StoppingCriterion):
@@ -34,6 +36,8 @@ class TransformersCriterion(StoppingCriterion):
 
     def check(self, history: History) -> Tensor:
         result = torch.zeros(history.rows, dtype=torch.bool, device=history.tokens.device)
+        if not isinstance(history, TokenBuffer):
+            raise TypeError(f"{self.label} reads whole rows, of a running call")
         for ids, mask in history.rectangles():
             done = self.call(ids, self.recorded)
             done = done if isinstance(done, Tensor) else torch.full_like(result, bool(done))
@@ -96,7 +100,7 @@ class Stopping:
     @property
     def needs_scores(self) -> bool:
         """Whether any criterion reads the scores that a token was chosen from."""
-        return any(one.needs_scores for one in self.others)
+        return any(Trait.READS_SCORES in one.traits for one in self.others)
 
     def check(self, history: History, scores: Callable[[], Tensor], rows: Tensor | None = None) -> Tensor | None:
         """What the further criteria say of each row's last token: `[rows]`, bool; None if there are none.
@@ -112,15 +116,15 @@ class Stopping:
             if rows is not None:
                 checker = copy.copy(one)
                 _told(checker, "reorder", rows)
-            more = (scores(),) if one.needs_scores else ()
+            more = (scores(),) if Trait.READS_SCORES in one.traits else ()
             new: Tensor = _told(checker, "check", history, *more)
             done = new if done is None else done | new
         return done
 
-    def begin(self, session: Any) -> None:
+    def begin(self, context: Any) -> None:
         """A call begins."""
         for one in self.others:
-            _told(one, "begin", session)
+            _told(one, "begin", context)
 
     def reorder(self, rows: Tensor) -> None:
         """Row i continues what row `rows[i]` was."""
@@ -146,47 +150,3 @@ def _told(criterion: StoppingCriterion, method: str, *arguments: Any) -> Any:
         raise DecodingError(
             f"criterion {criterion!r} failed in {method}: {type(error).__name__}: {error}", component=criterion.name
         ) from error
-
-
-def reads_freely(device: torch.device) -> bool:
-    """Whether the host may look at tensors of the device without waiting for work that it has queued."""
-    return device.type == "cpu"
-
-
-class Flags:
-    """Carries a few numbers a step to the host: at once on the CPU, one step late from a device.
-
-    A device is never waited for beyond the step before: the copy of step t is read after the work of step
-    t + 1 has been queued.
-    """
-
-    def __init__(self, device: torch.device, width: int) -> None:
-        self.deferred = not reads_freely(device)
-        cuda = device.type == "cuda"
-        self._slots = [torch.zeros(width, dtype=torch.long, pin_memory=cuda) for _ in range(2 * self.deferred)]
-        self._events = [torch.cuda.Event() for _ in range(2 * cuda)]
-        self._turn = 0
-
-    def exchange(self, values: Tensor) -> Tensor | None:
-        """Send `values` `[width]`, long; get those of the step before, on the host (None at the first).
-
-        On the CPU the values themselves come back.
-        """
-        if not self.deferred:
-            return values
-        slot = self._turn % 2
-        self._slots[slot].copy_(values, non_blocking=True)
-        if self._events:
-            self._events[slot].record()
-        self._turn += 1
-        return None if self._turn == 1 else self.read(1 - slot)
-
-    def last(self) -> Tensor | None:
-        """The values of the last exchange, waiting for the device; None if there was none."""
-        return None if not self.deferred or self._turn == 0 else self.read((self._turn - 1) % 2)
-
-    def read(self, slot: int) -> Tensor:
-        """The values in a slot, once they have arrived."""
-        if self._events:
-            self._events[slot].synchronize()
-        return self._slots[slot].clone()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DecodingError
-from .history import History
+from .token_buffer import TokenBuffer
 
 
 class Emitter:
@@ -36,7 +36,7 @@ class Emitter:
         self._tell("put", tokens)
         self.sent += 1
 
-    def advance(self, history: History, unfinished: Tensor, final: Tensor | None = None) -> None:
+    def advance(self, history: TokenBuffer, unfinished: Tensor, final: Tensor | None = None) -> None:
         """Send every column that all unfinished rows have reached for good; waits for the device.
 
         Args:
@@ -44,8 +44,8 @@ class Emitter:
             unfinished: `[rows]`, bool.
             final: `[rows]`, long: columns before this one can no longer change; None for all that there are.
         """
-        if final is None and history.uniform is not None:
-            end = history.uniform
+        if final is None and history.level is not None:
+            end = history.level
         elif bool(unfinished.any()):
             end = int((history.lengths if final is None else final)[unfinished].min())
         else:
@@ -53,10 +53,10 @@ class Emitter:
         if end > self.sent:
             self.reach(self._filled(history, end), end)
 
-    def _filled(self, history: History, end: int) -> Tensor:
+    def _filled(self, history: TokenBuffer, end: int) -> Tensor:
         """Columns `[0, end)` of every row, padded where a row has ended before."""
-        tokens = history.tokens[:, :end]
-        if history.uniform is not None:
+        tokens = history.buffer[:, :end]
+        if history.level is not None:
             return tokens
         columns = torch.arange(end, device=tokens.device)
         return tokens.where(columns < history.lengths[:, None], self.pad)

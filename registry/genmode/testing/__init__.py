@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 from ..lazy import lazily
 
 if TYPE_CHECKING:
-    from .case import Case
-    from .check import Check, checks
-    from .doubles import FakeClock, RecordingStreamer
-    from .host import isolated_host
-    from .run import ConformanceError, Outcome, Report, check_component, parametrize_with_checks
+    from .catalogue import checks_of
+    from .harness.case import Case
+    from .harness.check import Check
+    from .harness.doubles import FakeClock, RecordingStreamer
+    from .harness.host import isolated_host
+    from .harness.run import ConformanceError, Outcome, Report, check_component, parametrize_with_checks
 
 __all__ = [
     # checks
     "check_component",
     "parametrize_with_checks",
-    "checks",
+    "checks_of",
     "Case",
     "Check",
     "Outcome",
@@ -33,11 +34,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "case": "Case",
-    "check": "Check checks",
-    "doubles": "FakeClock RecordingStreamer",
-    "host": "isolated_host",
-    "run": "check_component parametrize_with_checks Outcome Report ConformanceError",
+    "harness.case": "Case",
+    "catalogue": "checks_of",
+    "harness.check": "Check",
+    "harness.doubles": "FakeClock RecordingStreamer",
+    "harness.host": "isolated_host",
+    "harness.run": "check_component parametrize_with_checks Outcome Report ConformanceError",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 __getattr__, __dir__ = lazily(__name__, _HOMES, __all__)

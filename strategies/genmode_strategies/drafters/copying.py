@@ -12,8 +12,8 @@ is run, of the longest allowed and its halves down to 0.
 
 a is learnt from every step: where no draft was run, the first token that would have been is compared with the
 one that was chosen. As long as a is too low for any draft, this is done in one step of four only, and of up to
-sixteen while nothing agrees at all. On a device a and f are known one step late. Nothing here changes what is
-decoded.
+sixteen while nothing agrees at all. On a device a and f are known one step late. What is decoded depends on none
+of this.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ import torch
 from torch import Tensor
 
 import genmode
+from genmode import host_sync
 
 FORGET = 0.9
 """Weight of what was learnt before, at each step."""
-HOPE = (1.5, 2.0)
+PRIOR = (1.5, 2.0)
 """Tokens that agreed, of how many, before anything is known."""
-ELSEWHERE = 256
-"""Tokens that fit into the time of an accelerator's forward."""
+DEVICE_TOKENS = 256
+"""Tokens that fit into the time of a device's forward."""
 EXTRA = 0.15
 """What verifying takes besides."""
 SELDOM = (4, 16)
@@ -38,7 +39,7 @@ SELDOM = (4, 16)
 
 
 class CopyDrafter:
-    """See `genmode_strategies.drafters.loop.Drafter`.
+    """See `genmode_strategies.drafters.verification.Drafter`.
 
     Args:
         session: the session.
@@ -55,9 +56,10 @@ class CopyDrafter:
         self.session, self.look, self.longest, self.most = session, look, longest, most
         self.lengths = [0] + [most >> shift for shift in reversed(range(most.bit_length()))]
         self.free = free_tokens(session)
-        self.agreed, self.tried = HOPE
+        self.agreed, self.tried = PRIOR
         self.share = 1.0
-        self.carrier = session.carrier(4)
+        self.at_once = host_sync.is_free(session.device)
+        self.readback = session.async_readback(4)
         self.rest, self.pause = 0, SELDOM[0]
         self.copied: Tensor | None = None  # [rows, most]: the last draft, whether it was run or not
         self.found: Tensor | None = None
@@ -68,15 +70,12 @@ class CopyDrafter:
             self.rest, self.copied = self.rest - 1, None
             return None
         history = session.history
-        width = history.tokens.shape[1]  # always the same on a device, where each width is another recording
-        if session.reads_freely:
-            width = min(history.uniform or history.bound, width)
-        copied, found = session.replay(
-            self.look, history.tokens[:, :width], history.lengths, history.starts, self.longest, self.most
-        )
+        # on a device one shape for all steps, since each is another recording
+        tokens = history.tokens if self.at_once else session.replay.buffer(session.max_length + 1)
+        copied, found = session.replay(self.look, tokens, history.lengths, history.starts, self.longest, self.most)
         found = found & session.unfinished
         self.copied, self.found = copied, found
-        if session.reads_freely:
+        if self.at_once:
             running = int(session.unfinished.sum())
             self.share = int(found.sum()) / max(running, 1)
         rate = self.agreed / self.tried
@@ -89,7 +88,7 @@ class CopyDrafter:
         if self.copied is None or self.found is None:
             return
         width = 1 if step.draft is None else min(step.draft.shape[1], self.copied.shape[1])
-        seen = self.carrier.exchange(self.session.replay(compared, self.copied, chosen, self.found, running, width))
+        seen = self.readback.exchange(self.session.replay(compared, self.copied, chosen, self.found, running, width))
         if seen is None:
             return
         numbers = seen.tolist()
@@ -120,7 +119,7 @@ def best_length(lengths: list[int], rate: float, share: float, rows: int, free: 
 
 def free_tokens(session: genmode.Session) -> float:
     """How many tokens' arithmetic takes as long as what a forward costs anyway."""
-    if session.device.type != "cpu":
-        return ELSEWHERE
+    if not host_sync.is_free(session.device):
+        return DEVICE_TOKENS
     layers = session.model.config.get_text_config(decoder=True).num_hidden_layers
     return float(14 + 1e7 * layers / max(1, session.model.num_parameters()))

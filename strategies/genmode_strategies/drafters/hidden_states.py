@@ -25,7 +25,7 @@ import genmode
 
 
 class GeneratorDrafter:
-    """See `genmode_strategies.drafters.loop.Drafter`.
+    """See `genmode_strategies.drafters.verification.Drafter`.
 
     Args:
         session: the session, before its first step.

@@ -2,7 +2,7 @@
 
 The draft model sees the same text, and its scores pass through the same processors, so that penalties and
 bans do not make it guess what the call forbids. Greedy search drafts the argmax; sampling draws with the
-numbers that the verification will draw with, see `genmode_strategies.drafters.loop`.
+numbers that the verification will draw with, see `genmode_strategies.drafters.verification`.
 
 A row is sure as long as its drafted tokens have at least probability `threshold` and none ends the text; the
 draft ends when no row is sure any more (transformers' confidence criterion, which it applies to one row). On
@@ -21,7 +21,7 @@ from torch import Tensor
 
 import genmode
 
-from .lengths import Constant
+from .draft_lengths import Constant
 
 
 class Reader(Protocol):
@@ -36,7 +36,7 @@ class Reader(Protocol):
         ...
 
     def learn(self, drafted: bool) -> None:
-        """The rows have continued, after a draft that went through this reader or without one."""
+        """The rows have continued, behind a draft that was fed to this reader or without one."""
         ...
 
 
@@ -48,14 +48,14 @@ class SameTokens:
 
     def __init__(self, session: genmode.Session, model: Any) -> None:
         self.session = session
-        self.forerunner = session.forerunner(model)
+        self.draft_model = session.draft_model(model)
         self.behind = 0
 
     def begin(self) -> Tensor:
-        return self._fitted(self.forerunner.catch_up(self.session.history, self.behind))
+        return self._fitted(self.draft_model.catch_up(self.session.history, self.behind))
 
     def feed(self, tokens: Tensor) -> Tensor:
-        return self._fitted(self.forerunner.feed(tokens))
+        return self._fitted(self.draft_model.feed(tokens))
 
     def learn(self, drafted: bool) -> None:
         self.behind = 2 if drafted else self.behind + 1
@@ -68,7 +68,7 @@ class SameTokens:
 
 
 class ModelDrafter:
-    """See `genmode_strategies.drafters.loop.Drafter`.
+    """See `genmode_strategies.drafters.verification.Drafter`.
 
     Args:
         session: the session, before its first step.
@@ -84,16 +84,15 @@ class ModelDrafter:
         self.session, self.reader, self.lengths = session, reader, lengths
         self.threshold, self.sample = threshold, sample
         self.ends = torch.tensor(session.eos_token_ids, device=session.device)
-        self.carrier = session.carrier(1)
-        if sample:
-            session.pin_draws()
+        self.readback = session.async_readback(1)
+        self.scorer = session.draft_scorer(share_randomness=sample)
 
     def draft(self) -> Tensor | None:
         session, count = self.session, min(self.lengths.now, self.session.draft_room)
         if count < 1:
             return None
         logits, sure = self.reader.begin(), session.unfinished
-        with session.rehearse() as guess:
+        with self.scorer as guess:
             while True:
                 scores = guess.scores(logits)
                 tokens = guess.draw(scores) if self.sample else scores.argmax(-1)
@@ -118,7 +117,7 @@ class ModelDrafter:
         """Whether no row is sure, as far as the host knows."""
         if not (self.threshold > 0 or len(self.ends)):
             return False
-        seen = self.carrier.exchange(sure.any().long()[None])
-        if self.carrier.deferred and drafted == 1:  # what comes back is of the last draft
+        seen = self.readback.exchange(sure.any().long()[None])
+        if self.readback.deferred and drafted == 1:  # what comes back is of the last draft
             return False
         return seen is not None and not int(seen[0])

@@ -34,39 +34,39 @@ class Streams:
         self.rows: list[list[int]] = [[] for _ in range(session.rows)]
         self._fed: list[list[int]] = []
         self._padding: list[int] = []
-        self._forerunner: Any = None
+        self._draft_model: Any = None
 
     def begin(self) -> Tensor:
         """Logits behind each row's last token: `[rows, vocabulary of the draft model]`, float32."""
-        if self._forerunner is None:
+        if self._draft_model is None:
             return self._open()
         common = [shared(fed, row) for fed, row in zip(self._fed, self.rows, strict=True)]
         behind = max(1, max(len(row) - kept for row, kept in zip(self.rows, common, strict=True)))
         if behind > min(len(row) + pad for row, pad in zip(self.rows, self._padding, strict=True)):
             return self._open()
         self._fed = [list(row) for row in self.rows]
-        logits: Tensor = self._forerunner.catch_up(self._history(), behind)
+        logits: Tensor = self._draft_model.catch_up(self._history(), behind)
         return logits
 
     def feed(self, tokens: Tensor) -> Tensor:
         """Each row goes on with the guess `tokens` `[rows]`, long, on the session's device."""
         for fed, token in zip(self._fed, tokens.tolist(), strict=True):
             fed.append(token)
-        logits: Tensor = self._forerunner.feed(tokens)
+        logits: Tensor = self._draft_model.feed(tokens)
         return logits
 
     def _open(self) -> Tensor:
         """Read everything anew."""
-        if self._forerunner is not None:
-            self._forerunner.close()
+        if self._draft_model is not None:
+            self._draft_model.close()
         longest = max(len(row) for row in self.rows)
         self._padding = [longest - len(row) for row in self.rows]
         self._fed = [list(row) for row in self.rows]
         history = self._history()
         mask = torch.arange(longest, device=history.tokens.device) >= history.starts[:, None]
         more = LONGER * max(1, self.session.max_length - int(self.session.history.lengths.min()))
-        self._forerunner = self.session.forerunner(self.model, history.tokens, mask, longest + more)
-        logits: Tensor = self._forerunner.catch_up(history, 0)
+        self._draft_model = self.session.draft_model(self.model, history.tokens, mask, longest + more)
+        logits: Tensor = self._draft_model.catch_up(history, 0)
         return logits
 
     def _history(self) -> genmode.History:
@@ -76,8 +76,8 @@ class Streams:
         rows = [[0] * pad + row for row, pad in zip(self.rows, self._padding, strict=True)]
         tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
         starts = torch.tensor(self._padding, device=device)
-        uniform = width if min(lengths) == width else None
-        return genmode.History(tokens, torch.tensor(lengths, device=device), starts, 0, uniform, width)
+        level = width if min(lengths) == width else None
+        return genmode.History(tokens, torch.tensor(lengths, device=device), starts, 0, level, width)
 
 
 class Texts:
@@ -96,7 +96,7 @@ class Texts:
         """What each row has got since the last call."""
         history = self.session.history
         done = min(start + len(row) for start, row in zip(self._starts, self.rows, strict=True))
-        tail = history.tokens[:, done : history.bound].tolist()
+        tail = history.tokens[:, done:].tolist()
         new: list[list[int]] = []
         for row, start, end, tokens in zip(self.rows, self._starts, history.lengths.tolist(), tail, strict=True):
             new.append(tokens[start + len(row) - done : end - done])

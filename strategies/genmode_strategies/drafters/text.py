@@ -22,12 +22,12 @@ from torch import Tensor
 
 import genmode
 
-from .lengths import Constant
+from .draft_lengths import Constant
 from .streams import Streams, Texts
 
 
 class TextDrafter:
-    """See `genmode_strategies.drafters.loop.Drafter`.
+    """See `genmode_strategies.drafters.verification.Drafter`.
 
     Args:
         session: the session, before its first step, with an assistant and both tokenizers.
@@ -69,7 +69,7 @@ class TextDrafter:
             self.lengths.learn(step.draft.shape[1], agreed, running)
 
     def _read(self) -> None:
-        """Have the draft model's tokens say what the rows say."""
+        """Bring the draft model's tokens up to date with the rows' text."""
         before = [len(row) for row in self.texts.rows]
         for row, new in enumerate(self.texts.update()):
             if not new:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import genmode
-from genmode_strategies.drafters.loop import joined
+from genmode_strategies.drafters.verification import joined
 
 from .support import ANY_GRAMMAR, SCHEMA, ids, model, needs, prompts, tokenizer
 

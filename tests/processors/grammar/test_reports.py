@@ -10,7 +10,7 @@ import torch
 
 import genmode
 from genmode_processors.grammar import Grammar, UnmetGrammarWarning
-from genmode_processors.grammar.engines import OFFERS
+from genmode_processors.grammar.matchers import OFFERS
 
 from .support import ANY_GRAMMAR, ENGINES, SCHEMA, generate, ids, model, needs, prompts, texts, tokenizer
 
@@ -61,7 +61,7 @@ class TestBeforeTheModelRuns:
     def test_an_engine_that_is_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for offer in OFFERS:
             monkeypatch.setattr(
-                "genmode_processors.grammar.engines._load", lambda one: ImportError(f"No module named {one.package!r}")
+                "genmode_processors.grammar.matchers._load", lambda one: ImportError(f"No module named {one.package!r}")
             )
             with pytest.raises(genmode.ParameterError, match=f"pip install {offer.name}"):
                 generate({"regex": "a"}, 1, offer.name)
@@ -212,7 +212,7 @@ class TestResults:
             contract_version = 1
 
             def process(self, scores: Any, history: genmode.History) -> Any:
-                if history.uniform is not None and history.uniform > prompts(1)["input_ids"].shape[1] + 2:
+                if history.tokens.shape[1] > prompts(1)["input_ids"].shape[1] + 2:
                     raise OSError("gone")
                 return scores
 

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 import genmode
-from genmode.detection import judge
+from genmode import host_sync
 from genmode.testing import check_component
-from genmode.testing.models import prompt, tiny
-from genmode_processors.watermarks import keyed_hash, reweight
-from genmode_processors.watermarks.choice import Choice
+from genmode.testing.harness.models import prompt, tiny
+from genmode.watermark import judge
 
 from ...waits import no_waits
 from .marks_support import KEY, SCHEMES, make
@@ -52,36 +51,18 @@ def decoded(name: str, device: str, **flags: Any) -> Tensor:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NAMES)
-def test_the_tokens_are_those_of_the_cpu(name: str, way: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tokens_are_those_of_the_cpu(name: str, way: str, device: str) -> None:
     if name in ("gumbel", "permute_and_flip") and way == "beams":
         return  # refused, on any device
     expected = decoded(name, "cpu", **WAYS[way])
-    if device == "cpu":
-        as_on_a_device(monkeypatch)
-    assert torch.equal(decoded(name, device, **WAYS[way]), expected)
+    with host_sync.late_host():
+        assert torch.equal(decoded(name, device, **WAYS[way]), expected)
 
 
 @pytest.mark.parametrize("name", ["gumbel", "permute_and_flip", "unbiased", "dip"])
-def test_the_ways_of_devices_read_nothing_on_the_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    as_on_a_device(monkeypatch)
-    assert check_component(type(make(name)), {"key": KEY}, only=["no_synchronisation"]).ok
-
-
-def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What devices run, run on the CPU."""
-    monkeypatch.setattr(Choice, "winners", Choice.among_all)
-    monkeypatch.setattr(reweight, "BlockReweight", Everywhere)
-    monkeypatch.setattr(keyed_hash, "unpacked", keyed_hash.shifted)
-
-
-class Everywhere:
-    """`reweight.reweighted` in the place of `BlockReweight`."""
-
-    def __init__(self, rows: int, vocab: int) -> None:
-        self.shape = (rows, vocab)
-
-    def __call__(self, scores: Tensor, keys: Tensor, alpha: float, rows: Tensor) -> Tensor:
-        return reweight.reweighted(scores, keys, alpha, rows)
+def test_the_ways_of_devices_read_nothing_on_the_host(name: str) -> None:
+    with host_sync.late_host():
+        assert check_component(type(make(name)), {"key": KEY}, only=["no_synchronisation"]).ok
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -92,9 +73,9 @@ def test_the_mark_is_found(name: str, device: str) -> None:
     mark = make(name)
     if "kgw" in name:
         text = text.to(device)
-    gist = torch.full(text.shape, 3.0) if mark.reads_model else None
-    assert any(one.marked for one in judge(mark, text, gist))
-    assert not all(one.marked for one in judge(make(name, key=KEY + 1), text, gist))
+    statistic = torch.full(text.shape, 3.0) if genmode.Trait.READS_MODEL in mark.traits else None
+    assert any(one.marked for one in judge(mark, text, statistic))
+    assert not all(one.marked for one in judge(make(name, key=KEY + 1), text, statistic))
 
 
 @pytest.mark.gpu

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import genmode
-from genmode.testing.models import prompt, tiny
+from genmode.testing.harness.models import prompt, tiny
 
 from .marks_support import KEY, SCHEMES
 

@@ -11,7 +11,7 @@ import transformers
 from transformers.generation import logits_process as theirs
 
 import genmode
-from genmode.testing.models import prompt, tiny
+from genmode.testing.harness.models import prompt, tiny
 from genmode_processors.watermarks.kgw import Kgw
 from genmode_processors.watermarks.synthid import SynthId
 

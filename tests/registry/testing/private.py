@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 import genmode
 
 
@@ -33,3 +35,9 @@ class PrivateStop(genmode.StoppingCriterion):
 
     def check(self, history: genmode.History) -> Any:
         return history._lengths > 5
+
+
+def by_engine(session: Any, step: Any) -> Tensor:
+    """The best token under one engine, the second best under others."""
+    best = step.scores.topk(2).indices
+    return best[:, 0] if session._state.engine.name == "static" else best[:, 1]

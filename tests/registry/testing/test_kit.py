@@ -15,19 +15,19 @@ from typer.testing import CliRunner
 
 import genmode
 from genmode.cli.app import app
-from genmode.cli.scaffolding import KINDS, scaffold
-from genmode.contract import Kind
-from genmode.loading import kind_of
+from genmode.cli.scaffolding import scaffold
+from genmode.contract import COMPONENT_KINDS, Kind
+from genmode.plugins.loading import kind_of
 from genmode.testing import (
     ConformanceError,
     FakeClock,
     RecordingStreamer,
     check_component,
-    checks,
+    checks_of,
     parametrize_with_checks,
 )
 
-from .test_row_checks import KitTired, KitTwice
+from .row_components import KitTired, KitTwice
 from .test_strategy_checks import KitGate
 from .test_watermarker_checks import KitGreen
 from .wrong import variant
@@ -37,14 +37,14 @@ LEAST: dict[Kind, int] = {"strategies": 25, "processors": 15, "criteria": 10, "w
 
 @pytest.mark.parametrize("kind", LEAST)
 def test_there_are_enough_checks_and_each_is_explained(kind: Any) -> None:
-    found = checks(kind)
+    found = checks_of(kind)
     assert len(found) >= LEAST[kind]
     assert all(len(one.explanation.split()) >= 5 for one in found)
 
 
 @pytest.mark.parametrize("right", [KitGate, KitTired, KitTwice, KitGreen])
 def test_each_check_can_be_skipped_with_a_reason(right: Any) -> None:
-    names = [one.name for one in checks(kind_of(right))]
+    names = [one.name for one in checks_of(kind_of(right))]
     report = check_component(right, skip=dict.fromkeys(names, "why not"))
     assert [(one.check.name, one.status, one.message) for one in report.outcomes] == [
         (name, "skipped", "why not") for name in names
@@ -117,7 +117,7 @@ def test_fixtures(
 
 
 def test_the_pytest_plugin_imports_nothing_heavy() -> None:
-    code = "import sys, genmode.testing.plugin; print([m for m in ('torch', 'transformers', 'pydantic') if m in sys.modules])"
+    code = "import sys, genmode.testing.harness.plugin; print([m for m in ('torch', 'transformers', 'pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -148,14 +148,14 @@ def test_the_command_lists_what_is_checked() -> None:
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)["checks"]
     assert {kind: [one["name"] for one in told if one["kind"] == kind] for kind in LEAST} == {
-        kind: [one.name for one in checks(kind)] for kind in LEAST
+        kind: [one.name for one in checks_of(kind)] for kind in LEAST
     }
     of_processors = [one for one in told if one["kind"] == "processors"]
     for name in ("processors", "min_p", "processors:min_p"):
         done = CliRunner().invoke(app, ["check", "--list", name, "--json"])
         assert json.loads(done.stdout)["checks"] == of_processors
     lines = CliRunner().invoke(app, ["check", "--list", "criteria"]).stdout.splitlines()
-    assert len(lines) == 1 + len(checks("criteria"))
+    assert len(lines) == 1 + len(checks_of("criteria"))
     assert CliRunner().invoke(app, ["check", "--list", "temprature"]).exit_code == 2
     done = CliRunner().invoke(app, ["check"])
     assert done.exit_code == 2
@@ -177,8 +177,9 @@ def test_new_refuses_what_it_cannot_write(tmp_path: Path) -> None:
 @pytest.mark.packaging
 def test_generated_packages_pass_as_they_are(tmp_path: Path) -> None:
     """All four, installed as wheels are, found by their entry points, their own tests run in one process."""
-    target, packages = tmp_path / "site", [tmp_path / kind for kind in KINDS]
-    for kind, package in zip(KINDS, packages, strict=True):
+    kinds = [kind.noun for kind in COMPONENT_KINDS]
+    target, packages = tmp_path / "site", [tmp_path / kind for kind in kinds]
+    for kind, package in zip(kinds, packages, strict=True):
         done = CliRunner().invoke(app, ["new", kind, f"made_{kind}", "--folder", str(package)])
         assert done.exit_code == 0, done.output
         assert len((package / "src" / f"genmode_made_{kind}" / "__init__.py").read_text().splitlines()) < 60

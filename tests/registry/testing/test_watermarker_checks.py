@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
-from genmode.testing import check_component, checks
+from genmode.testing import check_component, checks_of
+from genmode.watermark import Bernoulli
 
 from .test_row_checks import WRONG_PROCESSORS
 from .wrong import variant
@@ -40,55 +40,70 @@ class KitGreen(genmode.Watermarker):
         last = history.tokens.gather(1, (history.lengths - 1)[:, None])  # [rows, 1]
         return scores + self.params.kit_strength * self.green(last, torch.arange(scores.shape[1]))
 
-    def detect(self, tokens: Tensor) -> list[genmode.Detection]:
-        pairs = (tokens[:, 1:] >= 0) & (tokens[:, :-1] >= 0)  # [texts, length - 1]
-        green = (self.green(tokens[:, :-1], tokens[:, 1:]) & pairs).sum(1).tolist()
-        return [self.judge(g, n) for g, n in zip(green, pairs.sum(1).tolist(), strict=True)]
+    def evidence(self, tokens: Tensor, statistic: Tensor | None) -> genmode.Evidence:
+        before = torch.nn.functional.pad(tokens[:, :-1], (1, 0), value=-1)  # [texts, length]
+        values = self.green(before, tokens).double().masked_fill((before < 0) | (tokens < 0), torch.nan)
+        return genmode.Evidence(values, draws=torch.arange(tokens.shape[1]).expand_as(tokens))
 
-    def judge(self, green: int, count: int) -> genmode.Detection:
-        """The exact binomial tail; a token is green with probability 49 / 97."""
-        rate = 49 / 97
-        tail = sum(math.comb(count, k) * rate**k * (1 - rate) ** (count - k) for k in range(green, count + 1))
-        return genmode.Detection(score=float(green), p_value=min(1.0, tail), tokens=count)
+    def null(self) -> Any:
+        return Bernoulli(49 / 97)
+
+
+class Judging(Bernoulli):
+    """A null distribution whose tail is `function(green, counted)`."""
+
+    def __init__(self, function: Callable[[int, int], float]) -> None:
+        super().__init__(49 / 97)
+        self.function = function
+
+    def tail(self, values: Tensor, weights: Tensor | None) -> float:
+        return self.function(int(values.sum()), len(values))
 
 
 def judging(function: Callable[[int, int], float]) -> type[Any]:
-    """A watermarker whose p-values are `function(green, scored)`."""
-    return variant(
-        KitGreen, judge=lambda self, green, n: genmode.Detection(score=green, p_value=function(green, n), tokens=n)
-    )
+    return variant(KitGreen, null=lambda self: Judging(function))
 
 
-def detecting(function: Callable[..., Any]) -> type[Any]:
-    return variant(KitGreen, detect=function)
+def reading(function: Callable[[Any, Tensor], Any]) -> type[Any]:
+    """A watermarker whose evidence is `function(self, tokens)`."""
+    return variant(KitGreen, evidence=lambda self, tokens, statistic: function(self, tokens))
+
+
+class Unknown(Bernoulli):
+    """A null distribution that has no mean."""
+
+    def __init__(self) -> None:
+        super().__init__(49 / 97)
+        self.mean = float("nan")
 
 
 def compares_texts(self: Any, tokens: Tensor) -> Any:
-    found = KitGreen.detect(self, tokens)
-    mean = sum(one.p_value for one in found) / len(found)
-    return [one.model_copy(update={"p_value": min(1.0, one.p_value / (2 * mean + 1e-9))}) for one in found]
+    values, draws, _ = KitGreen.evidence(self, tokens, None)
+    return genmode.Evidence(values if len(tokens) == 1 else 1 - values, draws)
 
 
 def scores_padding(self: Any, tokens: Tensor) -> Any:
-    return KitGreen.detect(self, tokens.clamp(min=0))
+    values, draws, _ = KitGreen.evidence(self, tokens, None)
+    return genmode.Evidence(values - (tokens < 0).sum(1, keepdim=True), draws)
 
 
-def divides_by_length(self: Any, tokens: Tensor) -> Any:
-    return [one.model_copy(update={"score": one.score / one.tokens}) for one in KitGreen.detect(self, tokens)]
+def needs_two_tokens(self: Any, tokens: Tensor) -> Any:
+    tokens[:, 1]
+    return KitGreen.evidence(self, tokens, None)
 
 
-def remembers(self: Any, session: Any) -> None:
+def remembers(self: Any, context: Any) -> None:
     self.calls = 1
 
 
 def remembering(self: Any, tokens: Tensor) -> Any:
-    found = KitGreen.detect(self, tokens)
-    return [one.model_copy(update={"p_value": one.p_value / 2}) for one in found] if hasattr(self, "calls") else found
+    values, draws, _ = KitGreen.evidence(self, tokens, None)
+    return genmode.Evidence(1 - values if hasattr(self, "calls") else values, draws)
 
 
 def overwrites(self: Any, tokens: Tensor) -> Any:
     tokens[:, 0] = 0
-    return KitGreen.detect(self, tokens)
+    return KitGreen.evidence(self, tokens, None)
 
 
 class NotSecret(genmode.Params):
@@ -97,24 +112,26 @@ class NotSecret(genmode.Params):
 
 
 WRONG: dict[str, type[Any]] = {
-    "detection_type": detecting(lambda self, tokens: [0.5] * len(tokens)),
-    "p_values_in_range": judging(lambda green, n: 2.0 - green / max(n, 1)),
+    "detection_type": variant(KitGreen, null=lambda self: Unknown()),
+    "p_values_in_range": judging(lambda green, n: 0.5 - green / max(n, 1)),
     "round_trip": variant(KitGreen, process=lambda self, scores, history: scores),
     "wrong_key": variant(KitGreen, green=lambda self, before, tokens: (before + tokens * 7) % 97 % 2 == 0),
     "false_positives": judging(lambda green, n: 0.5 ** (green / 2)),
     "p_values_uniform": judging(lambda green, n: 1.0 if green < 0.7 * n else 0.001),
-    "texts_independent": detecting(compares_texts),
-    "padding_ignored": detecting(scores_padding),
-    "no_text": detecting(divides_by_length),
-    "detects_alone": variant(KitGreen, begin=remembers, detect=remembering),
-    "texts_untouched": detecting(overwrites),
+    "texts_independent": reading(compares_texts),
+    "padding_ignored": reading(scores_padding),
+    "no_text": reading(needs_two_tokens),
+    "detects_alone": variant(
+        KitGreen, begin=remembers, evidence=lambda self, tokens, statistic: remembering(self, tokens)
+    ),
+    "texts_untouched": reading(overwrites),
     "key_hidden": variant(KitGreen, __repr__=lambda self: f"kit_green({self.params.key})"),
 }
 
 
 def test_every_check_has_a_wrong_watermarker() -> None:
     """Those that watermarkers share with processors are tried on processors."""
-    assert set(WRONG) | set(WRONG_PROCESSORS) == {one.name for one in checks("watermarkers")}
+    assert set(WRONG) | set(WRONG_PROCESSORS) == {one.name for one in checks_of("watermarkers")}
     assert len(WRONG) >= 10
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import genmode
-from genmode_strategies.constraints import DisjunctiveConstraint, PhrasalConstraint
+from genmode_strategies.beams.constraints import DisjunctiveConstraint, PhrasalConstraint
 
 from .models import ENCODER_DECODER, build
 

@@ -36,10 +36,11 @@ class FreshWords(genmode.Strategy):
 
     def decode(self, session: genmode.Session, params: Any) -> None:
         """Decode until all rows are done."""
-        back = torch.arange(params.fresh_words_window, device=session.device)
+        window = params.fresh_words_window
+        back = torch.arange(-window, 0, device=session.device)
         for step in session.steps():
             best = step.scores.argmax(-1)  # [rows]
-            columns = (session.history.lengths - 1)[:, None] - back  # [rows, window]
-            recent = session.history.tokens.gather(1, columns.clamp(min=0))
+            columns = session.history.lengths[:, None] + back  # [rows, window]
+            recent = session.history.tail(window)
             again = ((recent == best[:, None]) & (columns >= session.history.prompt)).any(1)
             step.commit(torch.where(again, step.sample(), best))

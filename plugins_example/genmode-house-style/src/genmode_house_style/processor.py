@@ -8,7 +8,7 @@ there, what is in the prompt stays.
 
 A row that has gone back `house_style_retries` times without becoming longer than before does not go back until it is:
 meanwhile tokens that complete a term are masked, whether the word would end there or not, so that every row ends. Under
-beams and other strategies whose rows cannot go back (`session.retracts`), and with no retries, that is so throughout. A
+beams and other strategies whose rows cannot go back (`Context.backtracks`), and with no retries, that is so throughout. A
 row of which that masks every token keeps its scores; a criterion that ends a row behind an open term leaves it there.
 Either is warned of when the call has ended.
 
@@ -29,9 +29,11 @@ from pydantic import Field, StringConstraints
 from torch import Tensor
 
 import genmode
+from genmode import host_sync
+from genmode.text import Retries, TokenStates
 
 from .automaton import most_bytes
-from .places import Places
+from .preferences import Preferences
 from .tables import Tables, tables_of
 
 Term = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -39,7 +41,7 @@ SLACK = 5
 """Tokens beside those of a term's bytes: the one behind it, and some without text."""
 
 
-class HouseStyle(genmode.LogitsProcessor):
+class HouseStyle(genmode.BacktrackingProcessor):
     """Keeps terms out of the text as whole words, in any case, and prefers others in their place."""
 
     contract_version = 1
@@ -71,14 +73,14 @@ class HouseStyle(genmode.LogitsProcessor):
         self.terms = list(dict.fromkeys(term for one in self.lists for term in one))
         self._span = max(map(most_bytes, self.terms), default=0) + SLACK
         self._tables: Tables | None = None
-        self._places: Places | None = None
+        self._retries: Retries | None = None
 
     @property
-    def horizon(self) -> int:
+    def max_backtrack(self) -> int:
         """The most tokens that a term can be spelled in, with what stands behind it."""
         return self._span if self.params.house_style_retries and self.terms else 0
 
-    def begin(self, session: genmode.Session) -> None:
+    def begin(self, context: genmode.Context) -> None:
         """Read the terms and the prompt.
 
         Raises:
@@ -86,94 +88,92 @@ class HouseStyle(genmode.LogitsProcessor):
         """
         if not self.terms:
             return
-        if session.tokenizer is None:
+        if context.tokenizer is None:
             raise genmode.ParameterError("house_style needs the tokenizer; pass tokenizer= to generate")
-        if self.by_input and len(self.lists) != session.inputs:
+        if self.by_input and len(self.lists) != context.num_inputs:
             raise genmode.ParameterError(
-                f"house_style_never has {len(self.lists)} lists for {session.inputs} inputs; give one list of terms, or "
+                f"house_style_never has {len(self.lists)} lists for {context.num_inputs} inputs; give one list of terms, or "
                 "one for each input"
             )
-        device, ends = session.device, [token for token in session.eos_token_ids if token < session.vocab_size]
-        tables = self._tables = tables_of(session.tokenizer, session.vocab_size, ends, self.terms, self.lists)
-        sizes = torch.tensor([len(text) for text in tables.texts])
-        self._line, self._sizes = torch.from_numpy(tables.line).to(device), sizes.to(device)
-        self._after, self._found = (torch.from_numpy(x).to(device) for x in (tables.after, tables.found))
+        device, ends = context.device, [token for token in context.eos_token_ids if token < context.vocab_size]
+        tables = self._tables = tables_of(context.tokenizer, context.vocab_size, ends, self.terms, self.lists)
+        self._vocab, self._limit, self._prompt = context.vocab_size, context.max_length, context.prompt_length
+        self._sizes = torch.tensor([len(text) for text in tables.texts]).to(device)
+        lines, after, begin, closed, self._found = (
+            torch.from_numpy(x).to(device)
+            for x in (tables.line, tables.after, tables.begin, tables.closed, tables.found)
+        )
         self._open = torch.from_numpy(tables.open).long().to(device)
         self._ends = torch.tensor(ends, dtype=torch.long, device=device)
-        completes = (self._found > 0) | (self._open[self._after] > 0)
-        self._completes = completes.t().contiguous()  # [states, lines]
-        self._vocab, self._limit, self._prompt = session.vocab_size, session.max_length, session.prompt_length
-        which = (torch.arange(session.rows, device=device) // session.copies).clamp(max=len(self.lists) - 1)
-        state = torch.from_numpy(tables.begin).to(device)[which]
+        completes = (self._found > 0) | (self._open[after] > 0)
+        self._line, self._completes = lines, completes.t().contiguous()  # [vocab], [states, lines]
+        copies = context.rows // context.num_inputs
+        state = begin[(torch.arange(context.rows, device=device) // copies).clamp(max=len(self.lists) - 1)]
+        history = context.history
         for column in range(max(0, self._prompt - 2 * self._span), self._prompt):
-            there = column >= session.history.starts
-            state = self._moved(session.history.tokens[:, column], state).where(there, state)
-        room = max(2, session.max_length - self._prompt + 2)
-        self._states = torch.zeros(session.rows, room, dtype=torch.long, device=device)
-        self._states[:, 0] = torch.from_numpy(tables.closed).to(device)[state]
-        self._at = torch.zeros(session.rows, dtype=torch.long, device=device)
-        self._begin = self._states[:, 0].clone()
-        if session.retracts and self.horizon:
+            line = lines[history.tokens[:, column].clamp(0, self._vocab - 1)]
+            state = after[line, state].where(column >= history.starts, state)
+        self._begin = closed[state].long()
+        self._states = TokenStates(lines, after, self._begin, context)
+        if context.backtracks and self.max_backtrack:
             preferred = [self.params.house_style_prefer.get(term, "") for term in self.terms]
-            self._places = Places(session, self.params.house_style_retries, preferred, tables.texts)
+            self._retries = Retries(context, self.params.house_style_retries)
+            self._preferences = Preferences(context, preferred, tables.texts)
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         if self._tables is None:
             return scores
         stuck: Tensor | None = None
-        if self._places is not None:
-            scores = self._places.prefer(scores, history, self.params.house_style_bias)
-            scores = self._places.forbid(scores, history)
-            stuck = self._places.stuck(history.lengths)
-            if stuck.device.type == "cpu" and not bool(stuck.any()):
+        if self._retries is not None:
+            scores = self._preferences.prefer(scores, history, self.params.house_style_bias)
+            tokens, here = self._retries.banned(history)
+            scores = forbid(scores, torch.zeros_like(scores).scatter_add_(1, tokens, here.to(scores.dtype)) > 0)
+            stuck = self._retries.stuck(history.lengths)
+            if host_sync.surely_none(stuck):
                 return scores
-        banned = self._completes[self._state(history.lengths)][:, self._line]  # [rows, vocab]
-        if stuck is not None:
-            banned = banned & stuck[:, None]
-        left = (scores.isfinite() & ~banned).any(1, keepdim=True)
-        return scores.masked_fill_(banned & left, -torch.inf)
+        banned = self._completes[self._states.state(history.lengths)][:, self._line]  # [rows, vocab]
+        return forbid(scores, banned if stuck is None else banned & stuck[:, None])
 
     def accept(self, tokens: Tensor) -> None:
-        if self._tables is None:
-            return
-        at = self._at.clamp(max=self._states.shape[1] - 2)[:, None]  # drafts and finished rows may lie beyond
-        self._states.scatter_(1, at + 1, self._moved(tokens, self._states.gather(1, at)[:, 0])[:, None])
-        self._at = self._at + 1
+        if self._tables is not None:
+            self._states.accept(tokens)
 
     def rollback(self, counts: Tensor) -> None:
         if self._tables is not None:
-            self._at = self._at - counts
+            self._states.rollback(counts)
 
     def reorder(self, rows: Tensor) -> None:
         if self._tables is not None:
-            self._states, self._at = self._states[rows], self._at[rows]
-            if self._places is not None:
-                self._places.reorder(rows)
+            self._states.reorder(rows)
+        if self._retries is not None:
+            self._retries.reorder(rows)
+            self._preferences.reorder(rows)
 
-    def retract(self, history: genmode.History) -> Tensor | None:
-        if self._places is None:
+    def backtrack(self, history: genmode.History) -> Tensor | None:
+        if self._retries is None:
             return None
         lengths = history.lengths
         bytes_back = self._found_at(history, lengths) // len(self.terms)  # from the end of the last token
-        columns = lengths[:, None] - torch.arange(1, self._span + 1, device=lengths.device)  # the last one first
-        sizes = self._sizes[history.tokens.gather(1, columns.clamp(min=0)).clamp(0, self._vocab - 1)]
+        last_first = history.tail(self._span).flip(1).clamp(0, self._vocab - 1)
+        sizes = self._sizes[last_first]
         counts = (sizes.cumsum(1) - sizes < bytes_back[:, None]).sum(1)
-        return counts.masked_fill(self._places.stuck(lengths - 1), 0)
+        return counts.masked_fill(self._retries.stuck(lengths - 1), 0)
 
-    def retracted(self, history: genmode.History, counts: Tensor) -> None:
-        if self._places is not None:
+    def backtracked(self, history: genmode.History, counts: Tensor) -> None:
+        if self._retries is not None:
             term = self._found_at(history, history.lengths + counts) % len(self.terms)
-            self._places.note(history, counts, term)
+            self._retries.note(history, counts)
+            self._preferences.note(history, counts, term)
 
-    def conclude(self, sequences: Tensor) -> None:
+    def on_finish(self, sequences: Tensor) -> None:
         if self._tables is None:
             return
         rows = torch.arange(len(sequences), device=self._begin.device) * len(self._begin) // len(sequences)
         state = self._begin[rows]
         found = torch.zeros_like(state, dtype=torch.bool)
         for tokens in sequences[:, self._prompt :].unbind(1):
-            found |= self._found[self._line[tokens.clamp(0, self._vocab - 1)], state] > 0
-            state = self._moved(tokens, state)
+            found |= self._found[self._states.line(tokens), state] > 0
+            state = self._states.moved(tokens, state)
         found |= self._open[state] > 0
         if bool(found.any()):
             warnings.warn(
@@ -182,20 +182,19 @@ class HouseStyle(genmode.LogitsProcessor):
             )  # fmt: skip
 
     def reset(self) -> None:
-        self._tables = self._places = None
-
-    def _moved(self, tokens: Tensor, state: Tensor) -> Tensor:
-        return self._after[self._line[tokens.clamp(0, self._vocab - 1)], state]
-
-    def _state(self, lengths: Tensor) -> Tensor:
-        at = (lengths - self._prompt).clamp(0, self._states.shape[1] - 1)
-        return self._states.gather(1, at[:, None])[:, 0]
+        self._tables = self._retries = None
 
     def _found_at(self, history: genmode.History, lengths: Tensor) -> Tensor:
         """What is found with each row's last token if it has so many: `[rows]`, long, 0 for nothing."""
         column = (lengths - 1).clamp(0, history.tokens.shape[1] - 1)
         tokens = history.tokens.gather(1, column[:, None])[:, 0].clamp(0, self._vocab - 1)
-        before = self._state(lengths - 1)
-        found = self._found[self._line[tokens], before]
+        before = self._states.state(lengths - 1)
+        found = self._found[self._states.line(tokens), before]
         last = torch.isin(tokens, self._ends) | (lengths >= self._limit)
-        return torch.maximum(found, self._open[self._moved(tokens, before)].where(last, 0))
+        return torch.maximum(found, self._open[self._states.moved(tokens, before)].where(last, 0))
+
+
+def forbid(scores: Tensor, banned: Tensor) -> Tensor:
+    """Mask the tokens that are `banned`, of the shape of `scores`, in place, in rows that this leaves a token."""
+    left = (scores.isfinite() & ~banned).any(1, keepdim=True)
+    return scores.masked_fill_(banned & left, -torch.inf)

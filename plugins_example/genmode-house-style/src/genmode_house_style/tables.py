@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from genmode.text import TokenizerCache, plain_bytes
+
 from .automaton import Automaton
-from .token_text import token_bytes
 
 LONG = 1 << 20
 """More bytes than a token has."""
 KEPT = 8
-"""Of so many calls with other terms."""
-
-_kept: WeakKeyDictionary[Any, dict[Any, Tables]] = WeakKeyDictionary()
+"""So many tables are kept for each tokenizer."""
 
 
 def tables_of(
@@ -31,18 +29,15 @@ def tables_of(
         terms: all that any list has.
         lists: those of each list.
     """
-    kept = _kept.setdefault(tokenizer, {})
+    numbers = {term: number for number, term in enumerate(terms)}
     key = (len(tokenizer), size, tuple(silent), tuple(terms), tuple(map(tuple, lists)))
-    if key not in kept:
-        texts = token_bytes(tokenizer, size)
-        for token in silent:
-            texts[token] = b""
-        numbers = {term: number for number, term in enumerate(terms)}
-        tables = Tables([Automaton(terms, [numbers[term] for term in one]) for one in lists], texts)
-        for old in list(kept)[: 1 - KEPT]:
-            kept.pop(old, None)
-        kept[key] = tables
-    return kept[key]
+    return _kept.get(
+        tokenizer,
+        key,
+        lambda: Tables(
+            [Automaton(terms, [numbers[term] for term in one]) for one in lists], plain_bytes(tokenizer, size, silent)
+        ),
+    )
 
 
 class Tables:
@@ -94,3 +89,6 @@ class Tables:
         rows = np.stack([np.frombuffer(kind, dtype=np.int64).reshape(2, -1) for kind in kinds])
         self.after, self.found = rows[:, 0], rows[:, 1]
         self.line = np.array([place_of[text] for text in texts], dtype=np.int64)
+
+
+_kept: TokenizerCache[Tables] = TokenizerCache(KEPT)

@@ -35,8 +35,7 @@ from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 import genmode
-from genmode.detection import first_of_each, padded, token_ids
-from genmode.nulls import Bernoulli
+from genmode.watermark import Bernoulli, first_of_each, judge, padded, token_ids
 
 from .hashing import chain, contexts, number, words
 
@@ -108,16 +107,14 @@ class Mpac(genmode.Watermarker):
         self.message = torch.tensor([int(part, 2) for part in parts])  # [symbols]
         self._written = self.message
 
-    def begin(self, session: genmode.Session) -> None:
+    def begin(self, context: genmode.Context) -> None:
         """Put the message where the scores are."""
-        self._written = self.message.to(session.device)
+        self._written = self.message.to(context.device)
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         width = self.params.context_width
-        lengths = history.lengths[:, None]
-        columns = lengths + torch.arange(-width, 0, device=scores.device)  # [rows, width]
-        ready = columns[:, :1] >= history.starts[:, None]  # [rows, 1]
-        keys = contexts(self.key, history.tokens.gather(1, columns.clamp(min=0)))[:, None]
+        ready = (history.lengths - history.starts >= width)[:, None]  # [rows, 1]
+        keys = contexts(self.key, history.tail(width))[:, None]
         wanted = self._written[self.position(keys)]  # [rows, 1]
         raised = (self.colours_of_all(keys, scores.shape[1]) == wanted) & ready
         return scores.add_(raised, alpha=self.params.bias)
@@ -142,7 +139,7 @@ class Mpac(genmode.Watermarker):
         painted: Tensor = packed >> tokens % each * self.bits_each
         return painted & (self.colours - 1)
 
-    def evidence(self, tokens: Tensor, gist: Tensor | None) -> genmode.Evidence:
+    def evidence(self, tokens: Tensor, statistic: Tensor | None) -> genmode.Evidence:
         tokens = tokens.cpu()
         positions, colours, draws = self._painted(tokens)
         there = fresh(positions, draws)
@@ -176,7 +173,7 @@ class Mpac(genmode.Watermarker):
         clear = best.values[:, :, 0] > best.values[:, :, 1]
         found: list[Reading] = []
         for symbols, sure, counts, seen in zip(
-            best.indices[:, :, 0].tolist(), clear.tolist(), votes.tolist(), self.detect(tokens), strict=True
+            best.indices[:, :, 0].tolist(), clear.tolist(), votes.tolist(), judge(self, tokens), strict=True
         ):
             parts = [
                 f"{s:0{self.bits_each}b}" if c else "?" * self.bits_each for s, c in zip(symbols, sure, strict=True)

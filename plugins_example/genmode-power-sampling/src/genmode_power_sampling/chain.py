@@ -84,7 +84,8 @@ class Chain:
         )
         self.fixed = torch.zeros(rows, dtype=torch.bool, device=device)
         self.reader = Reader(session)
-        self.carrier = session.carrier(1)
+        self.scorer = session.draft_scorer()
+        self.readback = session.async_readback(1)
 
     @property
     def tokens(self) -> Tensor:
@@ -121,7 +122,7 @@ class Chain:
 
     def proposal(self, first: Tensor, start: int) -> Texts:
         """Texts that keep each row's tokens before `first` `[rows]`, none below `start`, and are drawn from there on."""
-        session, old = self.session, self.texts
+        old = self.texts
         tokens, log_p, log_q = (x.clone() for x in (old.tokens, old.log_p, old.log_q))
         running = (first < old.lengths) | ~old.ended  # rows that have a token in the next column
         lengths = old.lengths.masked_fill(running, start)
@@ -129,7 +130,7 @@ class Chain:
         tokens[:, start:] = self.pad
         log_p[:, start:] = log_q[:, start:] = 0
         numbers = self.numbers(self.end)  # [rows, end]
-        with session.rehearse() as guess:
+        with self.scorer as guess:
             for column in range(start):
                 guess.take(tokens[:, column])
             for column in range(start, self.end):
@@ -152,8 +153,8 @@ class Chain:
         """Whether no row goes on, as far as the host knows; on a device that is known one token late."""
         if not len(self.ends):
             return False
-        seen = self.carrier.exchange(running.any().long()[None])
-        if self.carrier.deferred and first:  # what comes back is of the last sweep
+        seen = self.readback.exchange(running.any().long()[None])
+        if self.readback.deferred and first:  # what comes back is of the last sweep
             return False
         return seen is not None and not int(seen[0])
 

@@ -19,8 +19,8 @@ class Reader:
     """
 
     def __init__(self, session: genmode.Session) -> None:
-        self._prompt, self._starts = session.history.ids, session.history.starts
-        self._forerunner = session.forerunner(session.model)
+        self._prompt, self._starts = session.history.tokens, session.history.starts
+        self._draft_model = session.draft_model(session.model)
         self._opening: Tensor | None = None
         self._read = 0
         """So many columns of the texts are in the cache as they are."""
@@ -35,20 +35,20 @@ class Reader:
     def logits(self, tokens: Tensor, column: int) -> Tensor:
         """What the model says of a column of the texts `tokens` `[rows, room]`: `[rows, vocab]`, float32."""
         if self._opening is None:
-            self._opening = self._forerunner.catch_up(self._history(tokens, 0), 0)
+            self._opening = self._draft_model.catch_up(self._history(tokens, 0), 0)
             self._at_end = True
         if column == 0:
             self.forget(0)
             return self._opening.clone()
         if self._at_end and self._read == column - 1:
-            found = self._forerunner.feed(tokens[:, column - 1])
+            found = self._draft_model.feed(tokens[:, column - 1])
         else:
             while column - self._read > WIDTH:
                 self._read += WIDTH
-                self._forerunner.catch_up(self._history(tokens, self._read), WIDTH)
+                self._draft_model.catch_up(self._history(tokens, self._read), WIDTH)
             missing = max(1, column - self._read)
             rounded = 1 << (missing - 1).bit_length()  # a device captures a forward of each width
-            found = self._forerunner.catch_up(self._history(tokens, column), min(rounded, column))
+            found = self._draft_model.catch_up(self._history(tokens, column), min(rounded, column))
         self._read, self._at_end = column, True
         return found
 

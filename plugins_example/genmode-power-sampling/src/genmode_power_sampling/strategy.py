@@ -16,7 +16,7 @@ once the chain is done. The clock does not: `max_time` is refused.
 
 Memory is that of two caches, since the chain runs beside the rows. Nothing is final before the chain ends, so a stream
 gets the text at the end. Not supported: models whose state cannot go back, beams, devices without float64. Processors
-that take tokens back (`session.retracts`) are told that rows stay.
+that take tokens back are told that they may not (`Context.backtracks`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field
 
 import genmode
@@ -45,7 +46,7 @@ class PowerSampling(genmode.Strategy):
     name = "power_sampling"
     paper = "Karan and Du 2025, Reasoning with Sampling, https://arxiv.org/abs/2510.14901"
     flags: ClassVar[Mapping[str, Any]] = {"do_sample": True, "num_beams": 1}
-    needs: ClassVar[frozenset[str]] = frozenset({"rollback", "level"})
+    needs: ClassVar[frozenset[genmode.Need]] = frozenset({genmode.Need.ROLLBACK, genmode.Need.LEVEL})
     skip_checks: ClassVar[Mapping[str, str]] = {
         "cost_against_greedy": "a text is written many times over: moves are what the method spends",
     }
@@ -80,7 +81,7 @@ class PowerSampling(genmode.Strategy):
             session, params.power_alpha, params.power_proposal_temperature or 1 / params.power_alpha,
             params.power_block, params.power_moves, params.power_stop,
         )  # fmt: skip
-        at = 0
+        at = ahead = 0
         for step in session.steps():
             if step.index == 0:
                 chain.run()
@@ -88,9 +89,11 @@ class PowerSampling(genmode.Strategy):
                 at = 1
             else:
                 at = min(at, chain.end - 1)  # a device says one step late that all rows are done
-                width = 1 if step.draft is None else step.draft.shape[1] + 1
-                step.commit(chain.tokens[:, at : at + width], counts=(chain.lengths - at).clamp(1, width))
-                at += width
+                drafted = 0 if step.draft is None else step.draft.shape[1]
+                taken = min(drafted, ahead) + 1  # a device fills drafts up
+                columns = torch.arange(at, at + drafted + 1, device=session.device).clamp(max=chain.room - 1)
+                step.commit(chain.tokens.index_select(1, columns), counts=(chain.lengths - at).clamp(1, taken))
+                at += taken
             ahead = min(WIDTH, chain.end - 1 - at)
             if ahead > 0:
                 session.draft(chain.tokens[:, at : at + ahead])

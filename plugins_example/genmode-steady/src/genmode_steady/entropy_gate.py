@@ -16,12 +16,10 @@ import torch
 from pydantic import Field
 
 import genmode
-from genmode.selection import softmax, sums
+from genmode.sampling import softmax, sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from genmode.session import Session
 
 
 class EntropyGate(genmode.Strategy):
@@ -35,7 +33,7 @@ class EntropyGate(genmode.Strategy):
 
         gate_entropy: float = Field(1.0, ge=0, description="entropy in nats up to which a row is decoded greedily")
 
-    def decode(self, session: Session, params: Any) -> None:
+    def decode(self, session: genmode.Session, params: Any) -> None:
         """Decode until all rows are done."""
         for step in session.steps():
             sure = session.replay(entropy, step.logits) <= params.gate_entropy  # [rows]

@@ -23,8 +23,6 @@ import genmode
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from genmode.session import History, Session
-
 SENTENCE_ENDS = (".", "!", "?")
 
 
@@ -45,7 +43,7 @@ class FactualNucleus(genmode.LogitsProcessor):
             None, description="ids of tokens that end a sentence; read off the tokenizer if not given"
         )
 
-    def begin(self, session: Session) -> None:
+    def begin(self, context: genmode.Context) -> None:
         """Find the tokens that end a sentence.
 
         Raises:
@@ -53,18 +51,18 @@ class FactualNucleus(genmode.LogitsProcessor):
         """
         ids = self.params.factual_sentence_ends
         if ids is None:
-            if session.tokenizer is None:
+            if context.tokenizer is None:
                 raise genmode.ParameterError(
                     "factual_nucleus has to know where sentences end: give the call a tokenizer=, "
                     "or the ids of the tokens that end one in factual_sentence_ends=[...]"
                 )
-            words = session.tokenizer.convert_ids_to_tokens(range(len(session.tokenizer)))
+            words = context.tokenizer.convert_ids_to_tokens(range(len(context.tokenizer)))
             ids = [index for index, word in enumerate(words) if word and word.endswith(SENTENCE_ENDS)]
-        ends = torch.zeros(session.vocab_size, dtype=torch.bool)
-        ends[[index for index in ids if 0 <= index < session.vocab_size]] = True
-        self._ends = ends.to(session.device)  # [vocab]
+        ends = torch.zeros(context.vocab_size, dtype=torch.bool)
+        ends[[index for index in ids if 0 <= index < context.vocab_size]] = True
+        self._ends = ends.to(context.device)  # [vocab]
 
-    def process(self, scores: Tensor, history: History) -> Tensor:
+    def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         """Mask what lies outside each row's nucleus: `[rows, vocab]`, float32, with -inf."""
         p = (self.params.factual_p * self.params.factual_decay ** self._position(history)).clamp(
             min=self.params.factual_floor
@@ -76,10 +74,10 @@ class FactualNucleus(genmode.LogitsProcessor):
         outside[:, 0] = False
         return scores.masked_fill(outside.scatter(-1, order, outside), float("-inf"))
 
-    def _position(self, history: History) -> Tensor:
+    def _position(self, history: genmode.History) -> Tensor:
         """How many tokens of its sentence each row has: `[rows]`, long."""
         columns = torch.arange(history.tokens.shape[1], device=history.tokens.device)
-        decoded = (columns >= history.prompt) & (columns < history.lengths[:, None])  # [rows, width]
+        decoded = history.inside & (columns >= history.prompt)  # [rows, width]
         ended = decoded & self._ends[history.tokens.where(decoded, 0)]
         last = torch.where(ended, columns, history.prompt - 1).amax(-1)
         return history.lengths - 1 - last

@@ -1,0 +1,92 @@
+"""Classifier-free guidance: away from what the model says of a negative prompt.
+
+With log p and log p' the logarithms of the softmax of the model's scores behind the prompt and behind the negative one,
+and g the scale:
+
+    score = g log p + (1 - g) log p'
+
+Source: Sanchez et al. 2023, "Stay on topic with classifier-free guidance", arXiv:2306.17806, in the form of
+transformers. Equal scores under both stay equal. What is not supported stands in `base`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+import genmode
+
+from .base import Guidance, log_softmax
+
+
+class ClassifierFreeGuidance(Guidance, genmode.StandIn):
+    """Away from a negative prompt, by a scale.
+
+    Stage bias, before all others, as in transformers. Equal of transformers'
+    `UnbatchedClassifierFreeGuidanceLogitsProcessor`, also with batches whose negative prompts are padded on the
+    left, one negative prompt for all rows, beams and drafts. Where a model keeps its state elsewhere than in
+    `past_key_values` (Mamba), transformers' object, which then reads the last token alone, stays in its place; this
+    one is right there if it is named. Without a negative prompt the context is the last
+    token of the prompt. A negative prompt's mask is as long as the prompt.
+    """
+
+    contract_version = 1
+    name = "classifier_free_guidance"
+    paper = "Sanchez et al., Stay on topic with classifier-free guidance, 2023, arXiv:2306.17806"
+    stage = genmode.Stage.BIAS
+    before = ("sequence_bias",)
+    replaces = ("UnbatchedClassifierFreeGuidanceLogitsProcessor",)
+
+    class Params(genmode.Params):
+        guidance_scale: float = Field(
+            1.0, allow_inf_nan=False, description="weight of the prompt against the negative one; 1 for none"
+        )
+        negative_prompt_ids: Any = Field(
+            None, exclude=True, description="[rows or 1, length], tokens to stay away from"
+        )
+        negative_prompt_attention_mask: Any = Field(None, exclude=True, description="0 where these are padding")
+
+    def __init__(self, params: Any = None, **values: Any) -> None:
+        super().__init__(params, **values)
+        self._model: Any = None
+
+    @classmethod
+    def adopt(cls, theirs: Any, tokenizer: Any = None) -> ClassifierFreeGuidance | None:
+        """Scale and context of the transformers object; None if it has begun to decode, or forgets as it decodes."""
+        context: dict[str, Any] = theirs.unconditional_context
+        keeps = "past_key_values" in inspect.signature(theirs.model.forward).parameters
+        if not (context["first_pass"] and keeps):
+            return None
+        scale = theirs.guidance_scale
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
+            raise genmode.ParameterError(
+                f"guidance_scale={scale!r} is not allowed; give a finite number, 1 for no guidance"
+            )
+        own = cls(
+            guidance_scale=scale, negative_prompt_ids=context["input_ids"],
+            negative_prompt_attention_mask=context["attention_mask"],
+        )  # fmt: skip
+        own._model = theirs.model
+        return own
+
+    def begin(self, context: genmode.Context) -> None:
+        if self.params.guidance_scale == 1:
+            return
+        negative, mask = self.params.negative_prompt_ids, self.params.negative_prompt_attention_mask
+        if negative is None:
+            negative, mask = context.history.tail(1), None
+        self.side_models = [context.side_model(negative, mask, model=self._model)]
+
+    def process(self, scores: Tensor, history: genmode.History) -> Tensor:
+        """`[rows, vocab]`, float32, a new tensor."""
+        scores = log_softmax(scores)
+        scale: float = self.params.guidance_scale
+        if scale == 1:
+            return scores
+        other = self.others()[0].log_softmax(-1)
+        return scores.sub_(other).mul_(scale).add_(other) if scale else other.where(scores > -torch.inf, -torch.inf)

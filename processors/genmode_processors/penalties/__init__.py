@@ -1,0 +1,1 @@
+"""Processors that penalise repetition."""

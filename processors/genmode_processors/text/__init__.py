@@ -1,0 +1,1 @@
+"""Processors that read rows as text."""

@@ -1,0 +1,1 @@
+"""Temperature, truncation, and other changes of a distribution's shape."""

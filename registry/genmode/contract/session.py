@@ -1,0 +1,443 @@
+"""What a strategy is given: a session, its steps, and what drafts are made with. Protocols; the host implements them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+    from torch import Tensor
+
+    from .history import History
+
+
+class Look(NamedTuple):
+    """What the model says behind each candidate of `Step.look`.
+
+    Attributes:
+        logits: `[rows, k, vocab]`, float32.
+        hidden: `[rows, k, size]`, the last layer's hidden states in the model's dtype; None unless the
+            strategy needs "hidden_states".
+    """
+
+    logits: Tensor
+    hidden: Tensor | None
+
+
+class Step(Protocol):
+    """What the model says of each row's next token, until the strategy commits its choice.
+
+    Tensors read from a step are valid until the next one.
+
+    Attributes:
+        index: counted from 0; step 0 is the prompt's.
+        draft: `[rows, k]`, long: the tokens that `Session.draft` proposed and this forward has run; None if there
+            are none.
+    """
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def draft(self) -> Tensor | None: ...
+
+    @property
+    def logits(self) -> Tensor:
+        """The model's logits of the next token, before any processor: `[rows, vocab]`, float32."""
+        ...
+
+    @property
+    def scores(self) -> Tensor:
+        """The logits after all processors: `[rows, vocab]`, float32.
+
+        A strategy may set scores of its own: `sample` draws from them, and they are recorded.
+        """
+        ...
+
+    @scores.setter
+    def scores(self, value: Tensor) -> None: ...
+
+    @property
+    def log_probabilities(self) -> Tensor:
+        """log_softmax of `logits`: `[rows, vocab]`, float32."""
+        ...
+
+    @property
+    def log_scores(self) -> Tensor:
+        """Log-probabilities after all processors, which here act on them: `[rows, vocab]`, float32.
+
+        What beam strategies add up. They become the step's scores.
+        """
+        ...
+
+    @property
+    def outputs(self) -> Any:
+        """What the model returned, for strategies that need hidden states or attentions."""
+        ...
+
+    def process(self, values: Tensor) -> Tensor:
+        """Run the processors on values of the strategy's own, e.g. log-probabilities: `[rows, vocab]`, float32.
+
+        `values` is left as it is, and is returned if the call has no processors.
+        """
+        ...
+
+    def best(self, *, each: bool = False) -> Tensor:
+        """The token with the highest score in each row, the first of equals: `[rows]`, long.
+
+        The same as `scores.argmax(-1)`, and cheaper on a device.
+
+        Args:
+            each: at each position of the draft and behind it: `[rows, k + 1]`.
+        """
+        ...
+
+    def sample(self, *, each: bool = False) -> Tensor:
+        """Draw each row's next token from softmax(scores): `[rows]`, long.
+
+        The token that transformers' sampling would draw from torch's generator, or under `seed=` one that depends on
+        the row alone.
+
+        Args:
+            each: at each position of the draft and behind it: `[rows, k + 1]`. As long as the drawn tokens equal the
+                draft, later draws have the right history, so accepting the longest such prefix and the draw behind it
+                has exactly the distribution of plain sampling.
+        """
+        ...
+
+    def look(self, tokens: Tensor, *, one_by_one: bool = False) -> Look:
+        """Run several candidates for each row's next token, each as if it were the only one.
+
+        Commit one of them with `taken=`, and its forward is not run again.
+
+        Args:
+            tokens: `[rows, k]`, long.
+            one_by_one: run them in k forwards instead of one, which takes less memory.
+
+        Raises:
+            ValueError: rows differ in length, or a draft is under way.
+        """
+        ...
+
+    def commit(
+        self, tokens: Tensor, *, rows: Tensor | None = None, counts: Tensor | None = None,
+        taken: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Each row continues with its token; ends the step. A row that has ended takes padding instead.
+
+        Args:
+            tokens: `[rows]`, long; or `[rows, k + 1]` together with `counts`.
+            rows: `[rows]`, long: row i continues what row `rows[i]` was, a row of the same input.
+            counts: `[rows]`, long: how many of its tokens each row takes, at least 1. The first `counts - 1` must
+                equal the draft.
+            taken: `[rows]`, long: which of the candidates of `look` each row's token is. Not with `rows`.
+        """
+        ...
+
+
+class DraftModel(Protocol):
+    """A model that runs ahead of the rows: it reads what they have decoded, then tokens that are only guessed.
+
+    Attributes:
+        model: the model that it runs, on that model's device.
+        prompt: tokens of every row's context, left padding included.
+    """
+
+    model: Any
+    prompt: int
+
+    def catch_up(self, history: History, behind: int) -> Tensor:
+        """Continue behind what the rows have become, and forget what was guessed.
+
+        Args:
+            history: the session's, or one in the draft model's own tokens if its vocabulary is another one. Every row
+                begins with its context.
+            behind: at most so many of each row's last tokens are new or not those that were fed. After a draft
+                that was fed as it was guessed, 2: the last token of a draft is never fed.
+
+        Returns:
+            Logits behind each row's last token, `[rows, vocabulary of the model]`, float32, on the session's device.
+        """
+        ...
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        """Each row goes on with the guess `tokens` `[rows]`, long; returns the logits behind it."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it took; done at the end of the call in any case."""
+        ...
+
+
+class DraftScorer(Protocol):
+    """Scores and draws tokens that are only guessed, as they will be when they are verified.
+
+        with scorer as guess:
+            for _ in range(count):
+                scores = guess.scores(logits)
+                tokens = guess.draw(scores) if sample else scores.argmax(-1)
+                guess.take(tokens)
+                logits = draft_model.feed(tokens)
+            draft = guess.tokens
+
+    Processors see the guessed history, so penalties and bans act on a draft as they will on the text. On leaving the
+    block all of it is taken back, and the session's random numbers go on where they were. A scorer serves one draft
+    after the other.
+    """
+
+    def __enter__(self) -> DraftScorer: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def __len__(self) -> int: ...
+
+    @property
+    def tokens(self) -> Tensor | None:
+        """The guess so far: `[rows, k]`, long; None if it is empty."""
+        ...
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """`logits` `[rows, vocab]`, float32, behind the guess so far, after all processors; may be written."""
+        ...
+
+    def draw(self, scores: Tensor) -> Tensor:
+        """A token of each row from softmax(scores): `[rows]`, long."""
+        ...
+
+    def take(self, tokens: Tensor) -> None:
+        """The guess goes on with `tokens` `[rows]`, long."""
+        ...
+
+
+class AsyncReadback(Protocol):
+    """Brings a few numbers a step to the host: at once on the CPU, one step late from a device, without waiting.
+
+    Attributes:
+        deferred: whether they come late.
+    """
+
+    deferred: bool
+
+    def exchange(self, values: Tensor) -> Tensor | None:
+        """Send `values` `[width]`, long; returns those of the step before on the host, None at the first.
+
+        On the CPU the values themselves come back.
+        """
+        ...
+
+
+class Replay(Protocol):
+    """Functions that a device repeats, recorded once and replayed in one launch. Provisional, with all its members.
+
+        found = session.replay(function, *arguments)
+
+    `function` is defined in a module, has no state of its own, reads nothing but its arguments, waits for no device, and
+    returns a tensor or a tuple of them. Arguments are tensors, and constants that can be hashed; another constant or
+    shape is another recording, so what changes from step to step is to be a tensor. What is returned is overwritten when
+    the same function runs again. Where nothing is recorded, the function simply runs.
+
+    Attributes:
+        processors: the call's processors as a constant to be called on values `[rows, vocab]` inside of a function;
+            None where they cannot be recorded: call `Step.process` outside then.
+        multinomial: `Session.multinomial` as a constant; None under `seed=`, where draws depend on the rows.
+        endings: which candidates end, `(rows, tokens) -> bool`, as a constant; None where more than the tokens decides:
+            see `Session.done_after`. The maximum length is not looked at.
+    """
+
+    @property
+    def processors(self) -> Callable[[Tensor], Tensor] | None: ...
+    @property
+    def multinomial(self) -> Callable[[Tensor, int], Tensor] | None: ...
+    @property
+    def endings(self) -> Callable[[Tensor, Tensor], Tensor] | None: ...
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any: ...
+
+    def buffer(self, width: int) -> Tensor:
+        """The rows' tokens in a buffer of one shape for the whole call: `[rows, at least width]`, long.
+
+        Columns behind a row's length are undefined.
+        """
+        ...
+
+
+class Session(Protocol):
+    """One running call, as its strategy sees it.
+
+    A strategy sees rows, scores and tokens. Prefill, caches, masks, positions, padding of finished rows, streaming,
+    stopping and the recording of outputs are the host's business.
+
+    Attributes:
+        model: the model that is decoded.
+        tokenizer: its tokenizer; None if the caller gave none.
+        assistant_model: a draft model, if the caller gave one.
+        assistant_tokenizer: its tokenizer, if the caller gave one.
+        generation_config: the transformers config in force; read-only.
+        device: where tokens and scores are.
+        rows: how many rows are decoded.
+        num_inputs: how many inputs there are; `rows / num_inputs` neighbouring rows belong to one input.
+        vocab_size: length of a row of scores.
+        eos_token_ids: ids that end a row.
+        pad_token_id: the id that pads a row that has ended; None if there is none.
+        prompt_length: tokens of the prompt in every row, left padding included.
+        max_length: a row of this length, prompt included, is done.
+        history: the tokens so far.
+        unfinished: `[rows]`, bool: rows that are still decoded.
+        replay: functions recorded on a device; provisional.
+    """
+
+    @property
+    def model(self) -> Any: ...
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def assistant_model(self) -> Any: ...
+    @property
+    def assistant_tokenizer(self) -> Any: ...
+    @property
+    def generation_config(self) -> Any: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def num_inputs(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def eos_token_ids(self) -> list[int]: ...
+    @property
+    def pad_token_id(self) -> int | None: ...
+    @property
+    def prompt_length(self) -> int: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def history(self) -> History: ...
+    @property
+    def unfinished(self) -> Tensor: ...
+    @property
+    def replay(self) -> Replay: ...
+
+    def steps(self, *, ending: bool = True) -> Iterator[Step]:
+        """Run the prompt, then one forward for each commit, until all rows are done.
+
+        Args:
+            ending: False for strategies that decide themselves which rows are done, as beams do: rows are
+                then neither padded nor dropped, and only `max_length`, the deadline, `stop_when` and
+                cancellation end the loop.
+        """
+        ...
+
+    def stop_when(self, flag: Tensor) -> None:
+        """End the loop after this step if `flag` (one bool, on the device) is true.
+
+        On a device the host reads it one step late; what was decoded meanwhile is taken back.
+        """
+        ...
+
+    def done_after(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Which candidates would be done: row `rows[i]` continued by `tokens[i]`; `[n]`, bool.
+
+        Raises:
+            ValueError: rows differ in length.
+        """
+        ...
+
+    def settle(self, final: Callable[[], tuple[Tensor, int]]) -> None:
+        """Stream what can no longer change, for strategies with `steps(ending=False)`.
+
+        Args:
+            final: gives tokens `[inputs, at least length]`, long, prompt included, and `length`: how many leading
+                tokens are final. Called only where somebody listens.
+        """
+        ...
+
+    def finish(self, sequences: Tensor, *, scores: Tensor | None = None, beam_indices: Tensor | None = None) -> None:
+        """State the result, for strategies whose result is not simply the rows.
+
+        Args:
+            sequences: `[results, length]`, long, prompt included, padded on the right.
+            scores: `[results]`, float32; a result's score.
+            beam_indices: `[results, decoded]`: the row that each token was chosen in, -1 behind the end.
+        """
+        ...
+
+    def check_cancelled(self) -> None:
+        """Raise `CancelledError` if the call was cancelled; `steps` does so before each step.
+
+        For strategies that run many forwards between two steps.
+        """
+        ...
+
+    def draft(self, tokens: Tensor) -> None:
+        """Guess how rows continue: `[rows, k]`, long; the next forward runs the guesses as well.
+
+        Call it after the commit. A wrong guess costs nothing but its share of the forward. What no row has room for
+        is left out; on a device, drafts are filled up to one of few widths.
+        """
+        ...
+
+    @property
+    def draft_room(self) -> int:
+        """How many tokens a draft can be of use for, where the host knows it; else a bound on that."""
+        ...
+
+    def forced_tokens(self, sample: bool) -> Callable[[], tuple[Tensor, Tensor] | None] | None:
+        """A function that tells what processors know of how rows go on, e.g. what a grammar forces.
+
+        Call it behind a commit. It returns tokens `[rows, k]`, long, for `draft`, and how many of them are meant in
+        each row, `[rows]`, long; or None where nothing is known.
+
+        Args:
+            sample: whether the strategy samples. With torch's generator nothing is forced then, since its numbers
+                depend on how many were drawn for drafts.
+
+        Returns:
+            The function; None where no processor knows anything, or where using it could change the result.
+        """
+        ...
+
+    def draft_model(
+        self, model: Any, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
+        longest: int | None = None,
+    ) -> DraftModel:  # fmt: skip
+        """A second model that runs ahead of the rows, for drafting.
+
+        Args:
+            model: any decoder-only model beside one; an encoder-decoder model beside one that has read the
+                same input.
+            input_ids: `[rows, length]`, long: the context; None for what has been decoded so far.
+            attention_mask: as for `generate`; with `input_ids` alone.
+            longest: how many tokens a row may get; None for as many as in this call.
+
+        Raises:
+            ParameterError: the models are of different kinds.
+            UnsupportedError: the model cannot go back, or there is nothing that it could read.
+        """
+        ...
+
+    def draft_scorer(self, *, share_randomness: bool = False) -> DraftScorer:
+        """Scores and draws tokens that are only guessed, with the call's processors.
+
+        Args:
+            share_randomness: every draw of the call becomes a function of the row and its position, so that a guess is
+                drawn with the numbers of its verification, and models that agree draw the same token. So it is under
+                `seed=`; else rows get seeds from torch's generator. Ask for it before `steps`.
+        """
+        ...
+
+    def async_readback(self, width: int) -> AsyncReadback:
+        """Brings `width` numbers a step from the device to the host without waiting for it."""
+        ...
+
+    def multinomial(self, probabilities: Tensor, count: int = 1) -> Tensor:
+        """Draw without replacement from each row of `[n, m]` weights: `[n, count]`, long.
+
+        Rows must be the session's rows or its inputs. The same draws as `torch.multinomial` makes from torch's
+        generator, but without its checks, which wait for the device.
+        """
+        ...
+
+    def uniform(self) -> Tensor:
+        """One random number in [0, 1) for each row: `[rows]`, float32."""
+        ...

@@ -1,0 +1,94 @@
+"""What a session asks of the code that runs the model; two engines answer.
+
+The portable engine follows transformers step by step and runs whatever transformers can generate with. The
+static engine keeps rows of their own lengths in one preallocated cache and, on CUDA, replays captured forwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Engine(Protocol):
+    """Runs one model on the rows of one call.
+
+    Attributes:
+        name: "portable", "static" or "graph", as `explain` shows it.
+        outputs: what the model returned last, for hidden states and attentions.
+        length: tokens that every row has in the cache; None while rows differ.
+        replays: whether `replay` records what it runs.
+    """
+
+    name: str
+    outputs: Any
+    length: int | None
+    replays: bool
+
+    def prefill(self) -> Tensor:
+        """Run the prompt; returns the logits of the next token, `[rows, vocab]`, in the model's dtype."""
+        ...
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Feed `tokens` `[rows, count]` behind each row; returns logits `[rows, count, vocab]`.
+
+        The result may be overwritten by the next forward.
+        """
+        ...
+
+    def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
+        """Feed each of `tokens` `[rows, k]` behind its row as if it were alone.
+
+        Returns:
+            Logits `[rows, k, vocab]` and the last hidden states `[rows, k, size]`, if the model gives them.
+        """
+        ...
+
+    def take(self, chosen: Tensor) -> None:
+        """Each row keeps candidate `chosen[i]` of the last `look`; `chosen` is `[rows]`, long."""
+        ...
+
+    def rewind(self, counts: Tensor | int) -> None:
+        """Row i forgets its last `counts[i]` tokens; `counts` is `[rows]`, long, or one number for all."""
+        ...
+
+    def select(self, rows: Tensor, within: bool) -> None:
+        """Row i continues what row `rows[i]` was; `rows` is `[new rows]`, long.
+
+        `within` promises that each row continues one of the same input, so that prompts stay in place.
+        """
+        ...
+
+    def settle(self, length: int) -> None:
+        """The host learns that every row holds `length` tokens."""
+        ...
+
+    def limit(self, length: int) -> None:
+        """The host learns that no row holds more than `length` tokens."""
+        ...
+
+    def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What `function(*arguments)` gives, where possible by replaying what it did before."""
+        ...
+
+    def next_logits(self, logits: Tensor) -> Tensor:
+        """Of `logits` `[rows, count, vocab]` those behind each row's first token, `[rows, vocab]`, for `replay`."""
+        ...
+
+    def in_float32(self, logits: Tensor) -> Tensor:
+        """`logits` `[rows, vocab]` in float32, where possible in a place of their own for all steps."""
+        ...
+
+    def cache(self) -> Any:
+        """The cache as a transformers object, or None if there is none."""
+        ...
+
+    def free(self) -> None:
+        """Memory has run out: forget what is kept for later calls. What this call has is_static until `close`."""
+        ...
+
+    def close(self) -> None:
+        """Give back what was taken for this call."""
+        ...

@@ -1,0 +1,272 @@
+"""The portable engine: transformers' own forward calls, for every architecture that it generates with.
+
+Rows share one length until a draft is accepted unevenly. From then on each row has a cache of its own and
+is run alone: slow, but the same tokens on any model whose cache can forget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from ..errors import UnsupportedError
+from ..hf import caches, generate
+
+
+class PortableEngine:
+    """See `genmode.engines.engine.Engine`.
+
+    Args:
+        model: any model with transformers' `generate`.
+        input_ids: `[rows, length]`, long; decoder ids where there is an encoder.
+        config: the generation config that `generate` prepared.
+        kwargs: the model inputs that `generate` prepared.
+        rewinds: whether the strategy goes back.
+    """
+
+    name = "portable"
+    replays = False
+
+    def __init__(self, model: Any, input_ids: Tensor, config: Any, kwargs: dict[str, Any], rewinds: bool) -> None:
+        self.model, self.ids, self.config, self.kwargs = model, input_ids, config, dict(kwargs)
+        self.outputs: Any = None
+        self.length: int | None = input_ids.shape[1]
+        self._alone: list[PortableEngine] = []
+        self._keep = "logits_to_keep" in self.kwargs
+        self._longest = max(int(config.max_length), input_ids.shape[1])
+        self._unfed = 0
+        self._looked = 0
+        self._again: Tensor | None = None
+        if rewinds:
+            self._prepare_rewind()
+
+    def _cache_name(self) -> str | None:
+        return next((name for name in caches.CACHE_NAMES if self.kwargs.get(name) is not None), None)
+
+    def _prepare_rewind(self) -> None:
+        if not self.kwargs.get("use_cache", True):
+            return
+        name = self._cache_name()
+        cache = caches.rewindable_cache(self.model, self.kwargs.get(name) if name else None)
+        if cache is None or name is None:
+            raise UnsupportedError(
+                f"{type(self.model).__name__} cannot go back: its cache is a recurrent state, or of a kind that "
+                "cannot forget tokens (a static or a passed sliding one), and this strategy drafts tokens that it may "
+                "have to take back, or a processor takes back what was decoded. Leave out the cache of your own, or "
+                "use a strategy without drafting, such as 'greedy_search' or 'sample', and no such processor."
+            )
+        self.kwargs[name] = cache
+
+    def prefill(self) -> Tensor:
+        self.outputs = generate.prefill(self.model, self.ids, self.config, self.kwargs)
+        logits: Tensor = self.outputs.logits[:, -1]
+        return logits
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if self._alone:
+            apart = torch.cat([one._fitting(tokens[i : i + 1]) for i, one in enumerate(self._alone)])
+            self.outputs = join_outputs([one.outputs for one in self._alone])
+            return apart
+        count = tokens.shape[1]
+        kwargs = generate.extend_inputs(self.model, self.outputs, self.kwargs, count)
+        self.ids = torch.cat([self.ids, tokens], dim=-1)
+        if self._keep:
+            kwargs["logits_to_keep"] = count
+        cached = kwargs.get("use_cache", True)
+        inputs = self.model.prepare_inputs_for_generation(
+            self.ids, next_sequence_length=count if cached else None, **kwargs
+        )
+        self.outputs = self.model(**inputs, return_dict=True)
+        self.kwargs = kwargs
+        if self.length is not None:
+            self.length += count
+        logits: Tensor = self.outputs.logits[:, -count:]
+        return logits
+
+    def _fitting(self, tokens: Tensor) -> Tensor:
+        """`forward` of the tokens that the longest result has room for; a model may have no position beyond."""
+        count = tokens.shape[1]
+        fits = max(0, min(count, self._longest - self.ids.shape[1]))
+        self._unfed += count - fits
+        logits: Tensor = self.forward(tokens[:, :fits]) if fits else self.outputs.logits
+        return torch.cat([logits[:, :fits], logits[:, -1:].expand(-1, count - fits, -1)], dim=1)
+
+    def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
+        rows, count = tokens.shape
+        self._looked = count
+        if one_by_one and self._prompt_kept():
+            parts = []
+            for candidate in range(count):
+                parts.append((self.forward(tokens[:, candidate : candidate + 1]), last_hidden(self.outputs)))
+                self.rewind(1)
+            self._again = tokens
+            states = [state for _, state in parts if state is not None]
+            return torch.cat([logits for logits, _ in parts], 1), torch.cat(states, 1) if states else None
+        self._again = None
+        self.select(torch.arange(rows, device=tokens.device).repeat_interleave(count), False)
+        logits = self.forward(tokens.reshape(-1, 1))
+        hidden = last_hidden(self.outputs)
+        return logits.view(rows, count, -1), None if hidden is None else hidden.view(rows, count, -1)
+
+    def _prompt_kept(self) -> bool:
+        """Whether the cache can forget a token, so that candidates may be run one after the other."""
+        name = self._cache_name()
+        return name is not None and caches.rewindable_cache(self.model, self.cache()) is self.cache()
+
+    def take(self, chosen: Tensor) -> None:
+        if self._again is not None:
+            self.forward(self._again.gather(1, chosen[:, None]))
+            return
+        rows = torch.arange(chosen.shape[0], device=chosen.device) * self._looked + chosen
+        self.select(rows, False)
+        self.outputs = pick_outputs(self.outputs, rows)
+
+    def rewind(self, counts: Tensor | int) -> None:
+        if self._alone:
+            numbers = [counts] * len(self._alone) if isinstance(counts, int) else counts.tolist()
+            for one, number in zip(self._alone, numbers, strict=True):
+                one._drop(number - one._unfed)
+                one._unfed = 0
+            return
+        numbers = [counts] if isinstance(counts, int) else counts.tolist()
+        if len(set(numbers)) == 1:
+            self._drop(numbers[0])
+            return
+        self._alone = [self._row(i) for i in range(self.ids.shape[0])]
+        self.length = None
+        self.rewind(torch.tensor(numbers))
+
+    def _drop(self, count: int) -> None:
+        if count == 0:
+            return
+        self.ids = self.ids[:, :-count]
+        if self.length is not None:
+            self.length -= count
+        for key in ("attention_mask", "decoder_attention_mask", "position_ids", "decoder_position_ids",
+                    "token_type_ids", "mm_token_type_ids"):  # fmt: skip
+            value = self.kwargs.get(key)
+            if isinstance(value, Tensor) and not (key == "attention_mask" and self.model.config.is_encoder_decoder):
+                self.kwargs[key] = value[..., :-count]
+        name = self._cache_name()
+        if name is not None:
+            caches.rewind_cache(self.kwargs[name], count)
+
+    def _row(self, row: int) -> PortableEngine:
+        one = object.__new__(PortableEngine)
+        one.__dict__.update(self.__dict__)
+        index = torch.tensor([row], device=self.ids.device)
+        one._alone, one.ids, one.kwargs = [], self.ids[row : row + 1], self._selected(index)
+        one.outputs = None
+        name = self._cache_name()
+        if name is not None:
+            one.kwargs[name] = caches.split_cache(self.kwargs[name], row)
+            one.outputs = ModelOutput({name: one.kwargs[name]})
+        else:
+            one.outputs = ModelOutput()
+        return one
+
+    def _selected(self, rows: Tensor) -> dict[str, Any]:
+        """The keyword arguments with row i continuing `rows[i]`; the cache is left to the caller."""
+        size = self.ids.shape[0]
+        return {k: v if k in caches.CACHE_NAMES else _picked(k, v, rows, size) for k, v in self.kwargs.items()}
+
+    def select(self, rows: Tensor, within: bool) -> None:
+        if self._alone:
+            self._alone = [self._alone[i]._row(0) for i in rows.tolist()]
+            return
+        if not within:
+            self.kwargs = self._selected(rows)
+        self.ids = self.ids.index_select(0, rows)
+        name = self._cache_name()
+        if name is not None:
+            cache = caches.reorder_cache(self.model, self.cache(), rows)
+            self.kwargs[name] = cache
+            if self.outputs is not None and name in self.outputs:
+                self.outputs[name] = cache
+
+    def settle(self, length: int) -> None:
+        if not self._alone:
+            self.length = length
+
+    def limit(self, length: int) -> None:
+        """The portable engine needs no bound."""
+
+    def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+    def next_logits(self, logits: Tensor) -> Tensor:
+        return logits[:, 0]
+
+    def in_float32(self, logits: Tensor) -> Tensor:
+        return logits.to(torch.float32)
+
+    def free(self) -> None:
+        """Nothing is kept."""
+
+    def cache(self) -> Any:
+        if self._alone:
+            return None
+        name = self._cache_name()
+        if name is not None and self.outputs is not None and name in self.outputs:
+            return self.outputs[name]
+        return self.kwargs.get(name) if name else None
+
+    def close(self) -> None:
+        self._alone = []
+
+
+def last_hidden(outputs: Any) -> Tensor | None:
+    """The last layer's hidden states `[rows, tokens, size]` of a forward; None if it gave none."""
+    for name in ("decoder_hidden_states", "hidden_states"):
+        states = outputs.get(name)
+        if states is not None:
+            found: Tensor = states[-1]
+            return found
+    return None
+
+
+# Functions of the module's and no closures: one that calls itself is a cycle, and would keep the tensors that it saw.
+
+
+def _picked(key: str, value: Any, rows: Tensor, size: int) -> Any:
+    """A keyword argument of a forward of `size` rows, with row i being `rows[i]`."""
+    if isinstance(value, Tensor):
+        axis = 1 if key == "position_ids" and value.ndim == 3 else 0
+        if value.ndim > axis and value.shape[axis] == size:
+            return value.index_select(axis, rows.to(value.device))
+    elif isinstance(value, dict):  # encoder outputs
+        return type(value)({k: _picked(k, v, rows, size) for k, v in value.items()})
+    return value
+
+
+def join_outputs(parts: list[Any]) -> Any:
+    """Hidden states and attentions of rows that were run alone, as if together; what a row lacks is zero."""
+    wanted = [key for key in parts[0] if key.endswith(("hidden_states", "attentions"))]
+    return ModelOutput({key: _joined([part[key] for part in parts]) for key in wanted})
+
+
+def _joined(values: list[Any]) -> Any:
+    if isinstance(values[0], tuple):
+        return tuple(_joined(list(layer)) for layer in zip(*values, strict=True))
+    if not isinstance(values[0], Tensor):
+        return None
+    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    joined = values[0].new_zeros((len(values), *shape))
+    for row, value in zip(joined, values, strict=True):
+        row[tuple(slice(size) for size in value.shape[1:])] = value[0]
+    return joined
+
+
+def pick_outputs(outputs: Any, rows: Tensor) -> Any:
+    """What the model returned, with row i being `rows[i]`; the cache is left as it is."""
+    return type(outputs)({k: v if k in caches.CACHE_NAMES else _row_picked(v, rows) for k, v in outputs.items()})
+
+
+def _row_picked(value: Any, rows: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value.index_select(0, rows.to(value.device))
+    return tuple(_row_picked(one, rows) for one in value) if isinstance(value, tuple) else value

@@ -1,0 +1,280 @@
+"""The static engine: rows of their own lengths in one preallocated cache.
+
+Used for decoder-only models that read positions from `position_ids` and visibility from the mask
+(`genmode.hf.caches.static_cache_obstacle` says which). While all rows share a length, forwards are the model's own with
+a contiguous write. Once rows differ, each new token goes to its row's slot and a 4D mask hides the rest:
+`key slot <= query slot`, and neither left padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..hf import attention, generate
+from .portable import last_hidden
+from .static_cache import StaticRowCache
+
+PLAIN_INPUTS = frozenset(
+    {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep",
+     "output_attentions", "output_hidden_states"}
+)  # fmt: skip
+"""Model inputs that the static engine knows how to continue; any other makes the call portable."""
+
+
+class StaticEngine:
+    """See `genmode.engines.engine.Engine`.
+
+    Args:
+        model: a model without a `static_cache_obstacle`.
+        input_ids: `[rows, length]`, long.
+        config: the generation config that `generate` prepared.
+        kwargs: the model inputs that `generate` prepared, of `PLAIN_INPUTS` only.
+        copies: how many neighbouring rows share one prompt; it is run once for them.
+        capacity: tokens a row to make room for at once; more is made when needed.
+    """
+
+    name = "static"
+    replays = False
+
+    def __init__(
+        self, model: Any, input_ids: Tensor, config: Any, kwargs: dict[str, Any], copies: int, capacity: int
+    ) -> None:
+        self.model, self.ids, self.config, self.kwargs = model, input_ids, config, dict(kwargs)
+        self.rows, self.prompt = input_ids.shape
+        self.outputs: Any = None
+        self.length: int | None = self.prompt
+        self.bound = self.prompt
+        self.last = max(int(config.max_length), self.prompt) - 1
+        """The slot of the last token that counts; drafts behind it take its position, since a model may have none
+        beyond."""
+        self.copies = copies
+        self.eager = attention.attention_name(model) == "eager"
+        layers = model.config.get_text_config(decoder=True).num_hidden_layers
+        self.static_cache = self._make_cache(layers, max(capacity, self.prompt + 1))
+        self.extra = {k: v for k, v in self.kwargs.items() if k.startswith("output_")}
+        self._set_layout()
+
+    def _make_cache(self, layers: int, capacity: int) -> StaticRowCache:
+        return StaticRowCache(layers, self.rows, capacity)
+
+    def _set_layout(self) -> None:
+        """Derive what is visible, `[rows, capacity]`, and the position of each slot, from the prompt's mask."""
+        device = self.ids.device
+        mask, positions = self.kwargs.get("attention_mask"), self.kwargs.get("position_ids")
+        columns = torch.arange(self.static_cache.capacity, device=device)
+        self.columns = columns
+        self.padded = mask is not None and not bool(mask.all())
+        self.visible: Tensor | None = None
+        if self.padded and mask is not None:
+            self.visible = torch.ones(self.rows, self.static_cache.capacity, dtype=torch.bool, device=device)
+            self.visible[:, : self.prompt] = mask.bool()
+        shift = torch.zeros(1, dtype=torch.long, device=device)
+        if positions is not None:
+            shift = positions[:, -1] - (self.prompt - 1)
+            if not self.padded and bool((shift == shift[0]).all()):
+                shift = shift[:1]
+        self.shift = shift
+        self.positions = columns.clamp(max=self.last) + shift[:, None]  # [rows or 1, capacity]
+        self.lengths: Tensor | None = None
+        self._ahead: Tensor | None = None
+        """What candidates see, `[candidates, capacity]`; its end serves any length."""
+
+    def prefill(self) -> Tensor:
+        kwargs, ids = dict(self.kwargs), self.ids
+        kwargs["past_key_values"] = self.static_cache
+        dedupe = self.copies > 1 and not self.extra
+        if dedupe:
+            ids = ids[:: self.copies]
+            for key in ("attention_mask", "position_ids"):
+                if isinstance(kwargs.get(key), Tensor) and kwargs[key].shape[0] == self.rows:
+                    kwargs[key] = kwargs[key][:: self.copies]
+        self.static_cache.put(0, None)
+        self.static_cache.stride = self.copies if dedupe else 1
+        self.outputs = generate.prefill(self.model, ids, self.config, kwargs)
+        logits: Tensor = self.outputs.logits[:, -1]
+        if dedupe:
+            self.static_cache.stride = 1
+            self.static_cache.spread(self.copies, self.prompt)
+            logits = logits.repeat_interleave(self.copies, dim=0)
+        return logits
+
+    def _grow(self, bound: int) -> None:
+        if bound <= self.static_cache.capacity:
+            return
+        self.static_cache.grow(bound)
+        extra = self.static_cache.capacity - self.columns.shape[0]
+        self.columns = torch.arange(self.static_cache.capacity, device=self.ids.device)
+        self.positions = self.columns.clamp(max=self.last) + self.shift[:, None]
+        if self.visible is not None:
+            self.visible = torch.cat([self.visible, self.visible.new_ones(self.rows, extra)], dim=1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        count = tokens.shape[1]
+        self._grow(self.bound + count)
+        mask: Tensor | None
+        if self.length is None:
+            positions, mask = self._ragged(count)
+            self.bound += count
+        else:
+            start, end = self.length, self.length + count
+            self.static_cache.open(start, count)
+            positions = self.positions.narrow(1, start, count)
+            mask = self._contiguous_mask(start, end)
+            self.length = self.bound = end
+        self.outputs = self._call(tokens, positions, mask)
+        if self.length is None and self.lengths is not None:
+            self.lengths = self.lengths + count
+        logits: Tensor = self.outputs.logits
+        return logits
+
+    def _contiguous_mask(self, start: int, end: int) -> Tensor | None:
+        """None where the model's own causal mask says all there is to say."""
+        if self.visible is None:
+            return None
+        mask = self.visible[:, None, None, :end]
+        if end - start > 1:
+            mask = mask & (self.columns[:end] <= self.columns[start:end, None])
+        return self._mask(mask)
+
+    def _ragged(self, count: int) -> tuple[Tensor, Tensor]:
+        """Positions `[rows, count]` and mask `[rows, 1, count, limit]` of rows that differ in length."""
+        if self.lengths is None:
+            raise RuntimeError("rows of their own lengths are not set up")
+        slots = self.lengths[:, None] + self.columns[:count]
+        limit = self.bound + count
+        mask = self.columns[:limit] <= slots[:, None, :, None]
+        if self.visible is not None:
+            mask = mask & self.visible[:, None, None, :limit]
+        self.static_cache.put(self.static_cache.start, slots)
+        self.static_cache.limit = limit
+        self.static_cache.row_index = torch.arange(self.rows, device=slots.device)[:, None]
+        return slots.clamp(max=self.last) + self.shift[:, None], self._mask(mask)
+
+    def _mask(self, mask: Tensor) -> Tensor:
+        """Boolean for scaled dot-product attention, additive for eager attention."""
+        if not self.eager:
+            return mask
+        lowest = torch.finfo(self.model.dtype).min
+        return torch.zeros((), dtype=self.model.dtype, device=mask.device).masked_fill(~mask, lowest)
+
+    def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
+        """The candidates are tokens of one row at one position, each hidden from the others."""
+        if self.length is None:
+            raise ValueError("candidates need rows of one length")
+        start, count = self.length, tokens.shape[1]
+        self._grow(start + count)
+        apart = self._apart(start, count)
+        parts = []
+        for first, last in [(i, i + 1) for i in range(count)] if one_by_one else [(0, count)]:
+            self.static_cache.open(start + first, last - first)
+            mask = apart[first:last, : start + last]
+            if self.visible is not None:
+                mask = mask & self.visible[:, None, None, : start + last]
+            self.outputs = self._call(
+                tokens[:, first:last], self.positions[:, start : start + 1].expand(-1, last - first),
+                self._mask(mask.view(-1, 1, *mask.shape[-2:])),
+            )  # fmt: skip
+            parts.append((self.outputs.logits, last_hidden(self.outputs)))
+        if len(parts) == 1:
+            return parts[0]
+        states = [state for _, state in parts if state is not None]
+        return torch.cat([logits for logits, _ in parts], 1), torch.cat(states, 1) if states else None
+
+    def _apart(self, start: int, count: int) -> Tensor:
+        """What `count` candidates behind `start` tokens see, the text and themselves: `[count, start + count]`, bool."""
+        ahead = self._ahead
+        if ahead is None or ahead.shape[0] != count or ahead.shape[1] < start + count:
+            ahead = torch.ones(count, self.static_cache.capacity, dtype=torch.bool, device=self.ids.device)
+            ahead[:, -count:] = torch.eye(count, dtype=torch.bool, device=self.ids.device)
+            self._ahead = ahead
+        return ahead[:, ahead.shape[1] - start - count :]
+
+    def take(self, chosen: Tensor) -> None:
+        if self.length is None:
+            raise ValueError("candidates need rows of one length")
+        self.static_cache.move(self.length + chosen, self.length)
+        if self.config.return_dict_in_generate and (self.config.output_hidden_states or self.config.output_attentions):
+            self.outputs = chosen_outputs(self.outputs, self.length, chosen)
+        self.length += 1
+        self.bound = self.length
+
+    def _call(self, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Any:
+        return self.model(
+            input_ids=tokens, position_ids=positions, attention_mask=mask, past_key_values=self.static_cache,
+            use_cache=True, logits_to_keep=tokens.shape[1], **self.extra,
+        )  # fmt: skip
+
+    def rewind(self, counts: Tensor | int) -> None:
+        if self.length is not None and isinstance(counts, int):
+            self.length -= counts
+            self.bound = self.length
+            return
+        if self.lengths is None:
+            self.lengths = torch.full((self.rows,), self.length or 0, device=self.ids.device)
+        self.length = None
+        self.lengths = self.lengths - counts
+
+    def settle(self, length: int) -> None:
+        self.length = self.bound = length
+        self.lengths = None
+
+    def limit(self, length: int) -> None:
+        self.bound = min(self.bound, length)
+
+    def select(self, rows: Tensor, within: bool) -> None:
+        if within:  # the prompt, its padding and its positions are the same for all rows of an input
+            self.static_cache.select(rows, self.prompt, self.bound)
+        else:
+            self.static_cache.select(rows, 0, self.bound)
+            self.copies = self.copies if rows.shape[0] == self.rows else 1
+            self.rows = rows.shape[0]
+            if self.visible is not None:
+                self.visible = self.visible.index_select(0, rows)
+            if self.shift.shape[0] > 1:
+                self.shift = self.shift.index_select(0, rows)
+                self.positions = self.columns.clamp(max=self.last) + self.shift[:, None]
+        if self.lengths is not None:
+            self.lengths = self.lengths.index_select(0, rows)
+
+    def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+    def next_logits(self, logits: Tensor) -> Tensor:
+        return logits[:, 0]
+
+    def in_float32(self, logits: Tensor) -> Tensor:
+        return logits.to(torch.float32)
+
+    def free(self) -> None:
+        """Nothing is kept."""
+
+    def cache(self) -> Any:
+        return None if self.length is None else self.static_cache.export(self.length)
+
+    def close(self) -> None:
+        self.outputs = None
+
+
+def chosen_outputs(outputs: Any, start: int, chosen: Tensor) -> dict[str, Any]:
+    """Hidden states and attentions of a look's chosen candidates, as if each had been the only one.
+
+    Args:
+        start: tokens before the candidates.
+        chosen: `[rows]`, long.
+    """
+    rows = torch.arange(chosen.shape[0], device=chosen.device)
+    picked: dict[str, Any] = {}
+    if outputs.get("hidden_states") is not None:
+        picked["hidden_states"] = tuple(one[rows, chosen][:, None] for one in outputs["hidden_states"])
+    if outputs.get("attentions") is not None:
+        text = torch.arange(start, device=chosen.device).expand(len(chosen), -1)
+        columns = torch.cat([text, start + chosen[:, None]], dim=1)  # what the candidate sees: the text and itself
+        picked["attentions"] = tuple(
+            one[rows, :, chosen].gather(2, columns[:, None].expand(-1, one.shape[1], -1))[:, :, None]
+            for one in outputs["attentions"]
+        )
+    return picked

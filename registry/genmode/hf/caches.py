@@ -1,0 +1,105 @@
+"""transformers' caches: which can be reordered, rewound and split, and which models can do without them.
+
+Support for a further kind of cache begins here.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, EncoderDecoderCache
+
+from .attention import attention_name
+
+CACHE_NAMES = ("past_key_values", "cache_params", "state", "mems", "past_buckets_states")
+
+
+def reorder_cache(model: Any, cache: Any, rows: Tensor) -> Any:
+    """The cache with row i continuing `rows[i]`; the model's own way where it has one."""
+    if hasattr(model, "_reorder_cache"):
+        return model._reorder_cache(cache, rows)
+    if not hasattr(cache, "reorder_cache"):
+        raise TypeError(f"{type(cache).__name__} cannot be reordered")
+    cache.reorder_cache(rows)
+    return cache
+
+
+def rewindable_cache(model: Any, cache: Any) -> Any:
+    """A cache like this one that can forget its last tokens; None if the model has no such cache.
+
+    Sliding-window layers drop what leaves the window, so a fresh cache gets layers that keep everything;
+    the model masks by the window all the same. Recurrent states cannot go back.
+    """
+    if getattr(model, "_is_stateful", False) or not isinstance(cache, Cache):
+        return None
+    own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+    if not all(hasattr(layer, "crop") and hasattr(layer, "keys") for layer in own.layers):
+        return None
+    if type(own) is DynamicCache and any(getattr(layer, "is_sliding", False) for layer in own.layers):
+        return None if own.get_seq_length() or isinstance(cache, EncoderDecoderCache) else DynamicCache()
+    return cache
+
+
+def rewind_cache(cache: Any, tokens: int) -> None:
+    """Drop the last `tokens` tokens of every row. (transformers read a negative number so in all versions.)"""
+    if tokens:
+        cache.crop(-tokens)
+
+
+def split_cache(cache: Any, row: int) -> Any:
+    """A cache of one row, sharing no storage that is written."""
+    index = torch.tensor([row])
+    one = copy.copy(cache)
+    if isinstance(cache, EncoderDecoderCache):
+        one.self_attention_cache = split_cache(cache.self_attention_cache, row)
+        one.cross_attention_cache = split_cache(cache.cross_attention_cache, row)
+        one.is_updated = dict(cache.is_updated)
+        return one
+    one.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in one.layers:
+        if getattr(layer, "is_initialized", False):
+            layer.keys = layer.keys.index_select(0, index.to(layer.keys.device))
+            layer.values = layer.values.index_select(0, index.to(layer.values.device))
+    return one
+
+
+def static_cache_obstacle(model: Any, cache: Any, max_length: int) -> str | None:
+    """Why the model cannot decode on rows of their own lengths; None if it can.
+
+    Such a model reads positions from `position_ids`, visibility from a 4D mask and lengths from nowhere
+    else, which is what transformers asks of a model that it compiles in full (`_can_compile_fullgraph`).
+    """
+    config = model.config.get_text_config(decoder=True)
+    if model.config.is_encoder_decoder:
+        return "encoder-decoder models keep a second cache"
+    if type(cache) is not DynamicCache:
+        return f"the call brings a cache of its own ({type(cache).__name__})"
+    if getattr(cache, "offloading", False):
+        return "the cache is offloaded"
+    if cache.get_seq_length() > 0 or getattr(cache, "_is_user_defined", False):
+        return "the call continues a cache"
+    if not getattr(model, "_can_compile_fullgraph", False):
+        return f"{type(model).__name__} reads lengths off its cache"
+    if attention_name(model) not in ("sdpa", "eager"):
+        return f"attention {attention_name(model)!r} takes no 4D mask"
+    devices = getattr(model, "hf_device_map", None)
+    if devices and len(set(devices.values())) > 1:
+        return "the model is spread over several devices"
+    parameters = inspect.signature(model.forward).parameters
+    if not {"position_ids", "attention_mask", "past_key_values"} <= parameters.keys():
+        return f"{type(model).__name__}.forward takes no position_ids"
+    if any(
+        "prepare_inputs_for_generation" in c.__dict__ for c in type(model).__mro__ if c.__name__ != "GenerationMixin"
+    ):
+        return f"{type(model).__name__} prepares its inputs in its own way"
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        return f"layers of kind {', '.join(sorted(kinds - {'full_attention', 'sliding_attention'}))}"
+    window = getattr(config, "sliding_window", None)
+    if window and max_length > window:
+        return f"the sliding window ({window}) is shorter than the longest result ({max_length})"
+    return None

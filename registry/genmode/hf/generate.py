@@ -1,0 +1,73 @@
+"""transformers' `generate` and the forwards beneath it.
+
+The public way in is the callable form, `model.generate(custom_generate=...)`: it prepares inputs for every architecture
+and hands them to a decoding loop. What that loop then needs of the model's private methods stands here, one function
+each.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+import transformers.generation.utils
+from torch import Tensor
+
+from ..errors import GenmodeError
+
+_own: Any = transformers.generation.utils
+
+
+def prefill(model: Any, input_ids: Tensor, config: Any, kwargs: dict[str, Any]) -> Any:
+    """The first forward, over the whole prompt; chunked, continued or multimodal as the call asks."""
+    return model._prefill(input_ids, config, kwargs, is_first_iteration=True)
+
+
+def extend_inputs(model: Any, outputs: Any, kwargs: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """Keyword arguments of the next forward, in which each row feeds `tokens` more tokens."""
+    extra = {} if tokens == 1 else {"num_new_tokens": tokens}
+    return cast(
+        "dict[str, Any]",
+        model._update_model_kwargs_for_generation(
+            outputs, kwargs, is_encoder_decoder=model.config.is_encoder_decoder, **extra
+        ),
+    )
+
+
+def decode_mode(model: Any) -> AbstractContextManager[Any]:
+    """The kernels that transformers prefers for decoding (mixture-of-experts models switch theirs)."""
+    return model._optimize_model_for_decode() if hasattr(model, "_optimize_model_for_decode") else nullcontext()
+
+
+def is_synced(model: Any) -> bool:
+    """Whether processes must run the same number of forwards: ZeRO stage 3 or FSDP over several."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    return torch.distributed.get_world_size() > 1 and bool(
+        _own.is_deepspeed_zero3_enabled() or _own.is_fsdp_managed_module(model)
+    )
+
+
+def peers_unfinished(model: Any, finished: bool, device: torch.device) -> bool:
+    """Whether any process of a sharded model (ZeRO stage 3, FSDP) still decodes; all must ask."""
+    return bool(model._has_unfinished_sequences(finished, True, device=device))
+
+
+def tensor_parallel_size(model: Any) -> int:
+    """Over how many processes the weights of one layer are spread; 1 if they are not."""
+    return getattr(model, "_tp_size", None) or 1
+
+
+def has_loop_of_its_own(model: Any) -> bool:
+    """Whether the model's class brings its own `generate`, as diffusion, speech and other models do."""
+    return getattr(plain_generate(model), "__func__", None) is not _own.GenerationMixin.generate
+
+
+def plain_generate(model: Any) -> Any:
+    """transformers' own `generate`, bound to the model, beneath whatever genmode has put above it."""
+    for cls in type(model).__mro__:
+        own_generate = cls.__dict__.get("generate")
+        if own_generate is not None and not cls.__module__.startswith("genmode."):
+            return own_generate.__get__(model, type(model))
+    raise GenmodeError(f"{type(model).__name__} has no generate; genmode decodes from transformers' generative models")

@@ -1,0 +1,1 @@
+"""What is installed, which of it may be loaded, and the parameters that it takes."""

@@ -1,0 +1,196 @@
+"""Which plugins may be loaded, which one wins a conflict, and which hook plugins are switched on.
+
+A pattern is the name of a component (`contrastive_search`), that name with its kind
+(`strategies:contrastive_search`), or the name of a distribution (`genmode-contrib`), and matches exactly.
+`block` wins over everything. What genmode itself ships, and what the program has registered, is allowed
+unless blocked. Of the rest, all is allowed by default; with `none`, or when `allow` names anything, only
+what `allow` names.
+
+Environment variables: GENMODE_PLUGINS (`all` or `none`), GENMODE_ALLOW, GENMODE_BLOCK and GENMODE_HOOKS
+(patterns, separated by commas), GENMODE_PREFER (`component=distribution`, separated by commas), GENMODE_LOCK
+(a file).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..contract.kinds import Kind
+from ..errors import ParameterError
+from .discovery import HOST, Entry, canonical
+
+REGISTERED = "registered"
+"""Stands for the distribution of what the program itself registers with `genmode.register`."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a registry. Lists may be given as one string, separated by commas.
+
+    Attributes:
+        allow: patterns of what may be loaded; naming anything forbids the rest, built-ins excepted.
+        block: patterns of what is never loaded.
+        none: load nothing but the built-ins and what `allow` names.
+        prefer: component (or `kind:name`, or `parameters:key`) -> the distribution that provides it. The
+            word `registered` stands for what the program has registered.
+        hooks: patterns of the hook plugins that are switched on, besides genmode's own.
+        lock: a file that `genmode lock` wrote; of third parties, only what it names is loaded, and only as it
+            was when the file was written. Empty for none.
+
+    Raises:
+        ParameterError: a value of the wrong type.
+    """
+
+    allow: tuple[str, ...] = ()
+    block: tuple[str, ...] = ()
+    none: bool = False
+    prefer: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    hooks: tuple[str, ...] = ()
+    lock: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("allow", "block", "hooks"):
+            object.__setattr__(self, name, _patterns(name, getattr(self, name)))
+        if not isinstance(self.none, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - users' input
+            raise ParameterError(f"setting none={self.none!r} is not allowed; it has to be True or False")
+        object.__setattr__(self, "prefer", _preferences(self.prefer))
+        object.__setattr__(self, "lock", _file(self.lock))
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """The settings that the environment variables make.
+
+        Raises:
+            ParameterError: a variable cannot be understood; guessing could load what was to be blocked.
+        """
+        environ = os.environ if environ is None else environ
+        plugins = environ.get("GENMODE_PLUGINS", "all").strip().lower()
+        if plugins not in ("all", "none"):
+            raise ParameterError(f"GENMODE_PLUGINS={plugins!r} is not allowed; it has to be `all` or `none`")
+        return cls(
+            allow=_patterns("allow", environ.get("GENMODE_ALLOW", "")),
+            block=_patterns("block", environ.get("GENMODE_BLOCK", "")),
+            none=plugins == "none",
+            prefer=_preferences(environ.get("GENMODE_PREFER", "")),
+            hooks=_patterns("hooks", environ.get("GENMODE_HOOKS", "")),
+            lock=environ.get("GENMODE_LOCK", ""),
+        )
+
+    def refusal(self, entry: Entry) -> str | None:
+        """Why the entry may not be loaded; None if it may."""
+        for pattern in self.block:
+            if matches(pattern, entry):
+                return f"blocked by {pattern!r} in the setting `block`"
+        if entry.distribution in (HOST, REGISTERED):
+            return None
+        if (self.none or self.allow) and not any(matches(pattern, entry) for pattern in self.allow):
+            return "the setting `allow` does not name it" + (" and `none` is set" if self.none else "")
+        if entry.kind == Kind.HOOKS and not any(matches(pattern, entry) for pattern in self.hooks):
+            return "the setting `hooks` does not name it, and hook plugins are switched on by name"
+        return None
+
+    def preferred(self, kind: str, name: str) -> str | None:
+        """The distribution that `prefer` picks for a component, or for a key if `kind` is `parameters`."""
+        bare = None if kind == "parameters" else self.prefer.get(name)
+        return self.prefer.get(f"{kind}:{name}", bare)
+
+    def unknown(self, entries: Iterable[Entry], distributions: Iterable[str] = ()) -> list[str]:
+        """One sentence for each name in the settings that matches nothing.
+
+        Args:
+            entries: everything that is installed.
+            distributions: names of further distributions, whose metadata is at fault.
+        """
+        entries = tuple(entries)
+        distributed = {entry.distribution for entry in entries} | set(distributions) | {HOST}
+        names = {entry.name for entry in entries} | {f"{entry.kind}:{entry.name}" for entry in entries}
+        hooks = [entry for entry in entries if entry.kind == Kind.HOOKS]
+        known = {
+            "allow": names | distributed,
+            "block": names | distributed,
+            "hooks": {f"{Kind.HOOKS}:{e.name}" for e in hooks}
+            | {word for e in hooks for word in (e.name, e.distribution)},
+        }
+        found: list[str] = []
+        for setting, words in known.items():
+            for pattern in getattr(self, setting):
+                if pattern not in words and canonical(pattern) not in words & distributed:
+                    found.append(f"setting `{setting}`: nothing is named {pattern!r}{hint(pattern, words)}")
+        for name, chosen in self.prefer.items():
+            providers = {entry.distribution for entry in entries if name in (entry.name, f"{entry.kind}:{entry.name}")}
+            if name.startswith("parameters:"):
+                providers = distributed
+            if not providers:
+                found.append(f"setting `prefer`: no component is named {name!r}{hint(name, names)}")
+            elif chosen != REGISTERED and chosen not in providers:
+                found.append(f"setting `prefer`: {chosen!r} does not provide {name!r}{hint(chosen, providers)}")
+        return found
+
+
+def matches(pattern: str, entry: Entry) -> bool:
+    """Whether the pattern names the entry, its kind and name, or its distribution."""
+    kind, colon, name = pattern.partition(":")
+    if colon:
+        return (kind, name) == (entry.kind, entry.name)
+    return pattern == entry.name or canonical(pattern) == entry.distribution
+
+
+def closest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The one of `words` that `word` was most likely meant to be; None if none is as near as `cutoff`.
+
+    Neither case nor the order of `words` matters.
+    """
+    import difflib
+
+    by_key: dict[str, str] = {}
+    for candidate in sorted(set(words), reverse=True):
+        by_key[candidate.lower()] = candidate
+    near = difflib.get_close_matches(word.lower(), sorted(by_key), n=1, cutoff=cutoff)
+    return by_key[near[0]] if near else None
+
+
+def hint(word: str, words: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing."""
+    near = closest(word, map(str, words))
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def _patterns(setting: str, value: Any) -> tuple[str, ...]:
+    words: Any = value.split(",") if isinstance(value, str) else value
+    if not hasattr(words, "__iter__") or hasattr(words, "items"):
+        raise ParameterError(f"setting {setting}={value!r} is not allowed; it has to be a list of names")
+    patterns: list[str] = []
+    for word in words:
+        if not isinstance(word, str):
+            raise ParameterError(f"setting {setting} contains {word!r}; every name has to be a string")
+        if word.strip():
+            patterns.append(word.strip())
+    return tuple(dict.fromkeys(patterns))
+
+
+def _file(value: Any) -> str:
+    """The absolute path, so that a change of the working directory changes nothing."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise ParameterError(f"setting lock={value!r} is not allowed; it has to be a file, or empty for none")
+    path = os.fspath(value)  # pyright: ignore[reportUnknownVariableType]
+    return os.path.abspath(path) if path else ""
+
+
+def _preferences(value: Any) -> dict[str, str]:
+    pairs: list[list[Any]] = [[value]]
+    if isinstance(value, str):
+        pairs = [list(pair.split("=", 1)) for pair in value.split(",") if pair.strip()]
+    elif hasattr(value, "items"):
+        pairs = [[key, distribution] for key, distribution in value.items()]
+    chosen: dict[str, str] = {}
+    for pair in pairs:
+        if len(pair) != 2 or not all(isinstance(part, str) and part.strip() for part in pair):
+            raise ParameterError(
+                f"setting prefer={value!r} is not allowed; it has to map components to distributions, "
+                "in the environment as GENMODE_PREFER=component=distribution,..."
+            )
+        chosen[pair[0].strip()] = canonical(pair[1])
+    return chosen

@@ -1,0 +1,88 @@
+"""A model that runs ahead of the rows: it reads what they have decoded, then tokens that are only guessed.
+
+Drafting needs it. Nothing that it does changes the rows. Where a side model follows every token as it comes, a
+draft model is brought up to date once before each draft: it forgets the guesses of the last one and reads the
+last few tokens of each row, in one forward, however many of them each row took.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ParameterError, UnsupportedError
+
+if TYPE_CHECKING:
+    from ..contract.history import History
+    from ..engines.engine import Engine
+    from .state import DecodeState
+
+
+class DraftModel:
+    """See `genmode.contract.session.DraftModel`."""
+
+    def __init__(
+        self, state: DecodeState, model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int
+    ) -> None:  # fmt: skip
+        own = state.given.model
+        encoders = (model.config.is_encoder_decoder, own.config.is_encoder_decoder)
+        if encoders[0] != encoders[1]:
+            raise ParameterError(
+                f"{type(model).__name__} {'has' if encoders[0] else 'has not'} an encoder and "
+                f"{type(own).__name__} {'has' if encoders[1] else 'has not'}; take two models of one kind"
+            )
+        if input_ids.shape[1] == 0:
+            raise UnsupportedError(
+                f"{type(model).__name__} cannot run ahead of a prompt that is given as inputs_embeds alone; "
+                "give input_ids, or decode without a draft model"
+            )
+        self.model = model
+        self.prompt = input_ids.shape[1]
+        self._home, self._device = state.device, model.device
+        positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        longest = min(longest, positions or longest)
+        self.engine: Engine = state.open_engine(
+            model, input_ids.to(self._device), attention_mask.long().to(self._device), longest
+        )
+        self._close = state.close_engine
+        self._held: Tensor | int | None = None
+        """How many tokens each row has in the cache; None before the context was read."""
+
+    def catch_up(self, history: History, behind: int) -> Tensor:
+        logits: Tensor | None = None
+        if self._held is None:
+            self._held, logits = self.prompt, self.engine.prefill()
+            if behind == 0:
+                return self._returned(logits)
+        if history.level is not None:
+            target: Tensor | int = history.level - behind
+            self.engine.rewind(self._held - target)
+            self.engine.settle(history.level - behind)
+            places = torch.arange(history.level - behind, history.level, device=history.tokens.device)
+            fed = history.tokens.index_select(1, places)
+        else:
+            # A finished row may be shorter than `behind`; what is said of it is not used.
+            ends = history.lengths.clamp(min=behind)
+            target = (ends - behind).to(self._device)
+            self.engine.rewind(self._held - target)
+            self.engine.limit(max(history.tokens.shape[1] - behind, 0))
+            fed = history.tokens.gather(1, ends[:, None] - behind + torch.arange(behind, device=ends.device))
+        self._held = target
+        return self._run(fed)
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        return self._run(tokens[:, None])
+
+    def _run(self, tokens: Tensor) -> Tensor:
+        if self._held is None:
+            raise RuntimeError("a draft model catches up with the rows before it is fed")
+        self._held = self._held + tokens.shape[1]
+        return self._returned(self.engine.forward(tokens.to(self._device))[:, -1])
+
+    def _returned(self, logits: Tensor) -> Tensor:
+        return logits.to(device=self._home, dtype=torch.float32, copy=True)
+
+    def close(self) -> None:
+        self._close(self.engine)

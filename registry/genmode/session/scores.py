@@ -1,0 +1,196 @@
+"""The logits of one step and what the processors make of them, each computed when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..sampling import candidates
+from ..sampling.selection import first_best, log_softmax
+from .noise import SeededNoise, TorchNoise
+from .pure_chain import best_processed, drawn, drawn_for_seeds, log_processed
+
+if TYPE_CHECKING:
+    from ..contract.history import History
+    from .pure_chain import PureChain
+    from .state import DecodeState
+
+
+class StepScores:
+    """Of one forward.
+
+    Attributes:
+        raw: the logits as the model gave them, `[rows, vocab]` or `[rows, k + 1, vocab]`, or as `logits` once these
+            were asked for.
+        draft: `[rows, k]`, long: the drafted tokens that this forward has run; None if there are none.
+        walked: whether the processors have accepted the draft on the way to its scores.
+    """
+
+    __slots__ = ("_each", "_each_scores", "_recorded", "_scores", "_state", "draft", "raw", "walked")
+
+    def __init__(self, state: DecodeState, raw: Tensor, draft: Tensor | None) -> None:
+        self._state, self.raw, self.draft = state, raw, draft
+        self._scores: Tensor | None = None
+        self._each: Tensor | None = None
+        self._each_scores: Tensor | None = None
+        self.walked = self._recorded = False
+
+    @property
+    def logits(self) -> Tensor:
+        """The model's logits of the next token, before any processor: `[rows, vocab]`, float32."""
+        raw, state = self.raw, self._state
+        if raw.dim() == 3:
+            raw = raw[:, 0]
+        if raw.dtype != torch.float32 or raw.device != state.device:
+            if self.draft is None and raw.device == state.device:
+                raw = state.engine.in_float32(raw)
+            else:
+                raw = raw.to(device=state.device, dtype=torch.float32)
+            self.raw = raw if self.draft is None else self.raw
+        return raw
+
+    @property
+    def given(self) -> Tensor:
+        """The logits of the next token in the model's dtype, or as `logits` once these were asked for."""
+        raw = self.raw
+        if raw.device != self._state.device:
+            return self.logits
+        return raw if raw.dim() == 2 else self._state.engine.next_logits(raw)
+
+    @property
+    def scores(self) -> Tensor:
+        """The logits after all processors: `[rows, vocab]`, float32. Those that are set take their place."""
+        scores = self._scores
+        if scores is None:
+            pure = self.pure
+            if pure is None or not pure.key:
+                scores = self.process(self.logits)
+            else:
+                scores = self._state.engine.replay(pure, self.given)
+            self._scores = scores
+        return scores
+
+    @scores.setter
+    def scores(self, value: Tensor) -> None:
+        self._scores = value
+
+    @property
+    def pure(self) -> PureChain | None:
+        """The processors as a constant for `replay`; None where they cannot be replayed, or nothing can."""
+        state = self._state
+        return state.chain.pure if state.engine.replays and self.draft is None else None
+
+    @property
+    def log_probabilities(self) -> Tensor:
+        """log_softmax of `logits`: `[rows, vocab]`, float32."""
+        found: Tensor = self._state.engine.replay(log_softmax, self.given)
+        return found
+
+    @property
+    def log_scores(self) -> Tensor:
+        """Log-probabilities after all processors, which here act on them; they become the scores."""
+        scores = self._scores
+        if scores is None:
+            pure = self.pure
+            if pure is None:
+                scores = self.process(log_softmax(self.logits))
+            else:
+                scores = self._state.engine.replay(log_processed, self.given, pure)
+            self._scores = scores
+        return scores
+
+    @property
+    def each_logits(self) -> Tensor:
+        """Logits behind the last token and behind each drafted one: `[rows, k + 1, vocab]`, float32."""
+        if self._each is None:
+            raw = self.raw if self.raw.dim() == 3 else self.raw[:, None]
+            self._each = raw.to(device=self._state.device, dtype=torch.float32)
+        return self._each
+
+    @property
+    def each_scores(self) -> Tensor:
+        """The same after all processors, each position with its own history: `[rows, k + 1, vocab]`."""
+        if self._each_scores is None:
+            chain = self._state.chain
+            if not len(chain):
+                self._each_scores = self.each_logits
+            else:
+                self._each_scores = torch.stack(self._walk(lambda x, history: chain.process(x, history)), dim=1)
+        return self._each_scores
+
+    def process(self, values: Tensor) -> Tensor:
+        """Run the processors on values of the strategy's own, which are left as they are: `[rows, vocab]`, float32."""
+        state = self._state
+        return state.chain.process(values.clone(), state.history) if len(state.chain) else values
+
+    def best(self) -> Tensor:
+        """The token with the highest score in each row, the first of equals: `[rows]`, long."""
+        pure = self.pure
+        if pure is None or self._scores is not None or self._state.reads_scores:
+            return first_best(self.scores)
+        found: Tensor = self._state.engine.replay(best_processed, self.given, pure)
+        return found
+
+    def best_each(self) -> Tensor:
+        """The same at each position of the draft and behind it: `[rows, k + 1]`, long."""
+        scores = self.each_scores
+        return first_best(scores.flatten(0, 1)).view(scores.shape[:2])
+
+    def sample(self) -> Tensor:
+        """A token of each row from softmax(scores): `[rows]`, long."""
+        state, noise = self._state, self._state.noise
+        if self._scores is not None or state.reads_scores:
+            return candidates.draw([], self.scores, state.history, noise)
+        pure = self.pure
+        if pure is not None and isinstance(noise, TorchNoise):
+            token: Tensor = state.engine.replay(drawn, self.given, pure)
+            return token
+        if pure is not None and isinstance(noise, SeededNoise):
+            token = state.engine.replay(drawn_for_seeds, self.given, noise.keys, noise.decoded, pure)
+            return token
+        return self._draw(self.logits, state.history)
+
+    def sample_each(self) -> Tensor:
+        """The same at each position of the draft and behind it: `[rows, k + 1]`, long."""
+        if self._each_scores is not None or self._state.reads_scores:
+            scores, state = self.each_scores, self._state
+            drawn: list[Tensor] = []
+            for offset in range(scores.shape[1]):
+                state.noise.move(state, offset)
+                drawn.append(candidates.draw([], scores[:, offset], state.history, state.noise))
+            return torch.stack(drawn, dim=1)
+        return torch.stack(self._walk(self._draw), dim=1)
+
+    def record(self) -> None:
+        """Record what the call returns of this step, if that was not done yet."""
+        recorder = self._state.recorder
+        if recorder.active and not self._recorded:
+            scores = self.scores if recorder.scores is not None else None
+            recorder.step(self.logits, scores, self._state.engine.outputs)
+        self._recorded = True
+
+    def _draw(self, logits: Tensor, history: History) -> Tensor:
+        chain, scores = self._state.chain, logits
+        if len(chain):
+            scores = chain.process(logits.clone(), history, head=True)
+        return candidates.draw(chain.tail, scores, history, self._state.noise)
+
+    def _walk(self, function: Callable[[Tensor, History], Tensor]) -> list[Tensor]:
+        """Apply `function(logits, history)` at each position, the draft being accepted on the way."""
+        state, each = self._state, self.each_logits
+        if self.draft is None:
+            return [function(each[:, 0].clone(), state.history)]
+        if self.walked:
+            raise RuntimeError("a step's draft is scored once: take best(each=True) or sample(each=True), not both")
+        state.history.write(self.draft)
+        results: list[Tensor] = []
+        for offset in range(each.shape[1]):
+            state.noise.move(state, offset)
+            results.append(function(each[:, offset].clone(), state.history.ahead(offset)))
+            if offset < self.draft.shape[1]:
+                state.chain.accept(self.draft[:, offset])
+        self.walked = True
+        return results

@@ -1,0 +1,191 @@
+"""What a running call holds. The other modules of this room change it; nothing outside does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import host_sync
+from ..errors import DecodingError
+
+if TYPE_CHECKING:
+    from ..engines.engine import Engine
+    from .backtrack import Backtracking
+    from .chain import Chain
+    from .noise import Noise
+    from .outputs import Recorder
+    from .stopping import Stopping
+    from .stream import Emitter
+    from .token_buffer import TokenBuffer
+
+
+class Given(NamedTuple):
+    """What the caller gave."""
+
+    model: Any
+    tokenizer: Any
+    config: Any
+    """The generation config that transformers prepared."""
+    assistant_model: Any = None
+    assistant_tokenizer: Any = None
+    encoder_input_ids: Tensor | None = None
+
+
+class Vocabulary(NamedTuple):
+    """Ids and their number."""
+
+    size: int
+    eos: list[int]
+    pad: int | None
+
+
+class Surroundings(NamedTuple):
+    """What a call asks of the program and of other processes; None where there is nobody to ask."""
+
+    open_engine: Callable[[Any, Tensor, Tensor, int], Engine]
+    """Opens an engine for a model beside the first: model, ids, attention mask, longest row."""
+    cancelled: Callable[[], bool] | None = None
+    agree: Callable[[bool], bool] | None = None
+    """Makes all processes of a tensor-parallel group take the first one's word."""
+    peers: Callable[[bool], bool] | None = None
+    """Tells the processes of a sharded model whether this one is done, and returns whether any is not."""
+
+
+class Abilities(NamedTuple):
+    """What rows may do in this call."""
+
+    rewinds: bool
+    """Whether the engine can take back tokens."""
+    drafts: bool
+    """Whether rows may take different numbers of tokens; streaming them then asks the device each step."""
+    backtracks: bool
+    """Whether processors may take back what was decoded."""
+
+
+@dataclass
+class DecodeState:
+    """A running call.
+
+    Attributes:
+        num_inputs: inputs; `history.rows / num_inputs` neighbouring rows belong to one.
+        unfinished: `[rows]`, bool: rows that are still decoded.
+        some_done: whether any row may have ended.
+        pads: whether rows that have ended take the padding token.
+        ending: whether the session decides which rows are done; else the strategy does.
+        step_index: number of the running step; -1 before the first.
+        step_width: tokens that a row may have taken in the last step, at most.
+        taken_back: `[rows]`, long: how many tokens each row has taken back so far; 0 where none can.
+        draft: `[rows, k]`, long: what the next forward runs behind each row's last token.
+        ready_logits: `[rows, vocab]`: of the next forward, where `Step.look` has run it already.
+        stop_flag: one bool on the device: the strategy wants to stop after this step.
+        side_engines: engines of models beside the first.
+        result: the result, where it is not simply the rows; `beams` has its scores and beam indices.
+    """
+
+    given: Given
+    vocabulary: Vocabulary
+    abilities: Abilities
+    surroundings: Surroundings
+    engine: Engine
+    history: TokenBuffer
+    chain: Chain
+    stopping: Stopping
+    noise: Noise
+    recorder: Recorder
+    emitter: Emitter | None
+    num_inputs: int
+    backtracking: Backtracking | None = None
+    unfinished: Tensor = field(init=False)
+    some_done: bool = False
+    pads: bool = False
+    ending: bool = True
+    step_index: int = -1
+    step_width: int = 1
+    taken_back: Tensor | int = 0
+    draft: Tensor | None = None
+    ready_logits: Tensor | None = None
+    stop_flag: Tensor | None = None
+    side_engines: list[Engine] = field(default_factory=list["Engine"])
+    result: Tensor | None = None
+    beams: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.device = self.history.buffer.device
+        self.unfinished = torch.ones(self.history.rows, dtype=torch.bool, device=self.device)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are decoded."""
+        return self.history.rows
+
+    @property
+    def max_length(self) -> int:
+        """A row of this length is done."""
+        return self.stopping.max_length
+
+    @property
+    def decoded(self) -> Tensor:
+        """How many tokens each row has decoded: `[rows]`, long."""
+        history = self.history
+        if history.level is not None:
+            return torch.full((history.rows,), history.level - history.prompt, device=self.device)
+        return history.lengths - history.prompt
+
+    @property
+    def host_reads_freely(self) -> bool:
+        """Whether the host may read tensors without waiting for a device."""
+        return host_sync.is_free(self.device)
+
+    @property
+    def reads_scores(self) -> bool:
+        """Whether scores are wanted beside the tokens drawn from them: to be returned, or by a criterion."""
+        return self.recorder.scores is not None or self.stopping.needs_scores
+
+    def finish_rows(self, done: Tensor) -> None:
+        """These rows, `[rows]`, bool, are done: they take padding from now on, where there is any."""
+        self.unfinished = self.unfinished & ~done
+        self.some_done = True
+        self.pads = self.ending and bool(self.vocabulary.eos) and self.vocabulary.pad is not None
+
+    def limit(self, longest: int) -> None:
+        """The host learns that no row is longer than `longest`."""
+        self.history.limit(longest)
+        self.engine.limit(longest - 1)
+
+    def sequences(self) -> Tensor:
+        """What has been decoded, `[rows, length]`, long, padded on the right."""
+        if self.result is not None:
+            return self.result
+        if self.history.level is not None:
+            return self.history.ids
+        lengths = self.history.lengths
+        ids = self.history.buffer[:, : int(lengths.max())]
+        pad = self.vocabulary.pad if self.vocabulary.pad is not None else 0
+        return ids.masked_fill(torch.arange(ids.shape[1], device=self.device) >= lengths[:, None], pad)
+
+    def open_engine(self, model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int) -> Engine:
+        """An engine for a second model or context, whose rows get at most `longest` tokens long."""
+        engine = self.surroundings.open_engine(
+            model, input_ids, attention_mask, max(longest, input_ids.shape[1] + 1)
+        )  # fmt: skip
+        self.side_engines.append(engine)
+        return engine
+
+    def close_engine(self, engine: Engine) -> None:
+        """Give back an engine of `open_engine` before the call ends."""
+        self.side_engines.remove(engine)
+        engine.close()
+
+    def release(self) -> None:
+        """The call has ended: let go of what refers back here, so that memory goes with the last reference to it."""
+        self.surroundings = Surroundings(_ended)
+        self.chain.release()
+        self.stopping.others = []
+
+
+def _ended(model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int) -> Engine:
+    raise DecodingError("the call has ended: a session opens no model beside the first any more")

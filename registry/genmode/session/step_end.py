@@ -1,0 +1,177 @@
+"""The end of a step: is the loop over, are the numbers sound, what may be streamed.
+
+On the CPU all of this is known at once. From a device it comes one step late, so that the host never waits
+for work that it has just queued; what was decoded meanwhile is taken back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import DecodingError
+from ..sampling.selection import highest_values
+from .readback import AsyncReadback
+
+if TYPE_CHECKING:
+    from .state import DecodeState
+    from .stream import Emitter
+
+
+class StepEnd:
+    """Ends the steps of one call, whose state it does not keep."""
+
+    def __init__(self, state: DecodeState) -> None:
+        self.agree, self.peers = state.surroundings.agree, state.surroundings.peers
+        self.host_reads_freely = state.host_reads_freely
+        self.brings_tokens = (
+            state.emitter is not None and not state.abilities.drafts and not state.abilities.backtracks
+        )  # fmt: skip
+        self.readback = AsyncReadback(state.device, 3 + (state.rows if self.brings_tokens else 0))
+        self.undone = False
+        self.level: int | None = None
+        """The length that all rows had after the step before, where the host knew it."""
+
+    def check_logits(self, state: DecodeState, raw: Tensor) -> None:
+        """Look at the largest logits, which are not finite where the model has failed.
+
+        Raises:
+            DecodingError: they are not finite, on the CPU; from a device, `reached` learns of it later.
+        """
+        if not (self.host_reads_freely and state.chain.keeps_nan):
+            return
+        alone = raw.shape[0] == 1
+        if not math.isfinite(float(raw.amax() if alone else raw.flatten(1).amax(1).sum(dtype=torch.float32))):
+            raise unsound(int((~raw.flatten(1).amax(1).isfinite()).long().argmax()))
+
+    def reached(self, state: DecodeState, raw: Tensor) -> bool:
+        """Whether the loop ends with the step that was just committed.
+
+        Args:
+            state: the call.
+            raw: the step's logits, of any shape `[rows, ..., vocab]`.
+
+        Raises:
+            DecodingError: the model's logits are not numbers.
+        """
+        stop_flag, state.stop_flag = state.stop_flag, None
+        level = state.history.level
+        stop = self._on_host(state, stop_flag) if self.host_reads_freely else self._on_device(state, raw, stop_flag)
+        stop = stop or (level is not None and level >= state.max_length)
+        late = state.stopping.late
+        if state.stopping.deadline is not None and self.agree is not None:
+            late = self.agree(late)
+        if self.peers is not None and not (stop or late):
+            self.peers(False)
+        return stop or late
+
+    def wait_for_peers(self, forward: Callable[[], object]) -> None:
+        """Keep running forwards, as the processes of a sharded model must, until all are done."""
+        while self.peers is not None and self.peers(True):
+            forward()
+
+    def _on_host(self, state: DecodeState, stop_flag: Tensor | None) -> bool:
+        if state.emitter is not None and state.ending:
+            self._stream(state, state.emitter)
+        if stop_flag is not None and bool(stop_flag):
+            return True
+        return state.ending and state.some_done and not bool(state.unfinished.any())
+
+    def _on_device(self, state: DecodeState, raw: Tensor, stop_flag: Tensor | None) -> bool:
+        """Send this step's flags, read those of the step before."""
+        logits = raw if state.chain.keeps_nan else None
+        level = state.history.level
+        before_level, self.level = self.level, level
+        unfinished = state.unfinished if state.ending and state.some_done else None
+        last = state.history.last()[:, 0] if self.brings_tokens else None
+        if level is None:
+            values = report(logits, unfinished, stop_flag, last, state.history.lengths)
+        else:
+            values = state.engine.replay(report, logits, unfinished, stop_flag, last, None)
+        before = self.readback.exchange(values)
+        if state.emitter is not None and state.ending and not self.brings_tokens:
+            self._stream(state, state.emitter)
+        if before is None:
+            return False
+        if logits is not None and int(before[1]) < state.rows:
+            raise unsound(int(before[1]))
+        if self.brings_tokens and state.ending and state.emitter is not None:
+            state.emitter.put(before[3:])
+        if level is None:  # one step later rows are longer by at most what that step fed
+            state.limit((int(before[2]) if before_level is None else before_level) + state.step_width)
+        if int(before[0]):
+            return False
+        self._undo(state)
+        return True
+
+    def _stream(self, state: DecodeState, emitter: Emitter) -> None:
+        """Hand the streamer what can no longer change; waits for the device."""
+        final = None if state.backtracking is None else state.backtracking.final(state.history.lengths)
+        emitter.advance(state.history, state.unfinished, final)
+
+    def _undo(self, state: DecodeState) -> None:
+        """Take back the step that was decoded before the host learned of the stop."""
+        self.undone = True
+        state.noise.restore()
+        if state.history.level is not None:  # rows of different lengths take nothing once they are done
+            state.history.set_level(state.history.level - 1)
+            state.recorder.undo()
+
+    def flush(self, state: DecodeState) -> None:
+        """The loop has ended: hand the streamer what is still on its way."""
+        if state.emitter is None:
+            return
+        if state.result is not None:
+            state.emitter.reach(state.result[:: max(1, len(state.result) // state.num_inputs)], None)
+        elif self.brings_tokens:
+            last = self.readback.last()
+            if last is not None and not self.undone:
+                state.emitter.put(last[3:])
+        elif state.backtracking is not None:
+            state.emitter.advance(state.history, torch.zeros_like(state.unfinished))
+        state.emitter.end()
+
+
+def report(
+    logits: Tensor | None, unfinished: Tensor | None, stop_flag: Tensor | None, last: Tensor | None,
+    lengths: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """What the host must know of a step: `[3]` or `[3 + rows]`, long.
+
+    Args:
+        logits: `[rows, ..., vocab]`; None if they may be anything.
+        unfinished: `[rows]`, bool; None if no row can have ended.
+        stop_flag: one bool; None for false.
+        last: `[rows]`, long: tokens to be streamed.
+        lengths: `[rows]`, long; None if the host knows them.
+
+    Returns:
+        Whether the loop goes on, how many rows there are before the first whose logits are not finite, the greatest
+        length, and the tokens to be streamed. What was not given counts for nothing.
+    """
+    device = next(one.device for one in (logits, unfinished, stop_flag, last, lengths) if one is not None)
+    one = torch.ones(1, dtype=torch.long, device=device)
+    running = one if unfinished is None else unfinished.any().long()[None]
+    if stop_flag is not None:
+        running = running * ~stop_flag
+    sound = one
+    if logits is not None:
+        best = highest_values(logits.flatten(1))
+        sound = (best - best == 0).cumprod(0, dtype=torch.long).sum(0, keepdim=True)  # a finite number less itself is 0
+    longest = one if lengths is None else lengths.amax()[None]
+    return torch.cat([running, sound, longest, *([] if last is None else [last])])
+
+
+def unsound(row: int | None) -> DecodingError:
+    """The error for logits that are not numbers."""
+    return DecodingError(
+        "the model's logits are not numbers (NaN or infinite)"
+        + ("" if row is None else f" in row {row}")
+        + "; look for overflow in float16 (bfloat16 or float32 avoid it), for damaged weights, or set "
+        "remove_invalid_values=True to go on",
+        row=row,
+    )

@@ -1,0 +1,1 @@
+"""What the checks run on: cases, tiny models, stand-ins, and observers of what components do."""

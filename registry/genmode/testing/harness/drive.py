@@ -1,0 +1,148 @@
+"""Drives a processor or a criterion step by step, on rows and scores that a check makes up.
+
+The state of the call is a real one, with its history, random numbers and parts, but no model runs beneath it. Models that
+a component asks for beside the rows, as guidance does, do run, and follow the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from ...call.engines import open_side_engine
+from ...contract.traits import Trait
+from ...session.chain import Chain
+from ...session.context import CallContext
+from ...session.noise import SeededNoise, row_seeds
+from ...session.outputs import Recorder
+from ...session.state import Abilities, DecodeState, Given, Surroundings, Vocabulary
+from ...session.stopping import Stopping
+from ...session.token_buffer import TokenBuffer
+from . import models
+from .case import Case
+
+EOS = 4
+PROMPT = 6
+MOST_ROWS = 8
+DEVICE = torch.device("cpu")
+
+
+def random_tokens(rows: int, length: int, seed: int = 0) -> Tensor:
+    """Few different tokens, so that rows repeat themselves: `[rows, length]`, long; row i whatever `rows` is."""
+    return torch.randint(5, 13, (MOST_ROWS, length), generator=torch.Generator().manual_seed(seed))[:rows]
+
+
+def random_scores(rows: int, seed: int = 0) -> Tensor:
+    """Scores of one step: `[rows, vocab]`, float32; a fifth of them -inf. Row i whatever `rows` is."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    scores = 3 * torch.randn(MOST_ROWS, models.VOCAB, generator=generator)
+    scores[torch.rand(MOST_ROWS, models.VOCAB, generator=generator) < 0.2] = -torch.inf
+    scores[:, 5] = 1.0
+    return scores[:rows]
+
+
+class SideEngine:
+    """An engine of a model beside the rows, which records no gradients, as none does in a call."""
+
+    def __init__(self, model: Any, ids: Tensor, mask: Tensor, longest: int, encoder: dict[str, Any] | None) -> None:
+        self._engine = open_side_engine(model, ids, mask, longest, True, False, encoder)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._engine, name)
+        return torch.no_grad()(value) if callable(value) else value
+
+    def select(self, rows: Tensor, within: bool) -> None:
+        """Rows of the checks continue rows of other inputs as well, which in a call they never do."""
+        self._engine.select(rows, False)
+
+
+class Drive:
+    """One component in a call of its own.
+
+    Args:
+        case: the component.
+        prompt: `[rows, length]`, long.
+        starts: how much left padding each row has.
+        lines: numbers of the rows, from which their random numbers and encoder inputs follow.
+        component: an object to go on with, instead of a fresh one.
+        begins: whether to tell the component that the call begins.
+    """
+
+    def __init__(
+        self, case: Case, prompt: Tensor, starts: Sequence[int] | None = None, lines: Sequence[int] | None = None,
+        component: Any = None, begins: bool = True, tokenizer: bool = True,
+    ) -> None:  # fmt: skip
+        rows, length = prompt.shape
+        tokens = torch.full((rows, length + 40), -7)
+        tokens[:, :length] = prompt
+        first = torch.tensor(list(starts) if starts is not None else [0] * rows)
+        self.history = TokenBuffer(tokens, None, first, length, length)
+        self.component = case.make() if component is None else component
+        config = GenerationConfig(pad_token_id=models.PAD, eos_token_id=EOS, max_length=length + 12)
+        lines = list(range(rows)) if lines is None else list(lines)
+        encoder = models.ids(MOST_ROWS, 7, 5)[lines] if case.encoder else None
+        read = None if encoder is None else {"inputs": encoder, "attention_mask": torch.ones_like(encoder)}
+        self.state = DecodeState(
+            given=Given(case.tiny(), models.tokenizer() if tokenizer else None, config, encoder_input_ids=encoder),
+            vocabulary=Vocabulary(models.VOCAB, [EOS], models.PAD),
+            abilities=Abilities(rewinds=True, drafts=False, backtracks=False),
+            surroundings=Surroundings(
+                lambda model, ids, mask, longest: cast("Any", SideEngine(model, ids, mask, longest, read))
+            ),
+            engine=cast("Any", None), history=self.history, chain=Chain([]),
+            stopping=Stopping(length + 12, None, [EOS], DEVICE, []),
+            noise=SeededNoise(row_seeds([20 + line for line in lines], rows, 1, DEVICE)),
+            recorder=Recorder(config, case.encoder), emitter=None, num_inputs=rows,
+        )  # fmt: skip
+        self.context = CallContext(self.state)
+        if begins:
+            self.component.begin(self.context)
+
+    def process(self, scores: Tensor) -> Tensor:
+        """What a processor makes of the scores `[rows, vocab]`, which are left as they are."""
+        result: Tensor = self.component.process(scores.clone(), self.history)
+        return result
+
+    def check(self, scores: Tensor | None = None) -> Tensor:
+        """Which rows a criterion stops."""
+        more = (scores,) if Trait.READS_SCORES in self.component.traits else ()
+        result: Tensor = self.component.check(self.history, *more)
+        return result
+
+    def take(self, tokens: Tensor) -> None:
+        """Each row continues with `tokens` `[rows]`, all rows being of one length."""
+        self.history.append(tokens)
+        self.state.chain.accept(tokens)
+        if hasattr(self.component, "accept"):
+            self.component.accept(tokens.clone())
+        self.state.noise.move(self.state)
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Row i continues what row `rows[i]` was."""
+        index = torch.tensor(list(rows))
+        self.history.select(index)
+        self.state.chain.reorder(index)
+        self.component.reorder(index)
+        self.state.noise.select(index)
+
+    def rollback(self, counts: Sequence[int]) -> None:
+        """Row i takes back its last `counts[i]` tokens."""
+        back = torch.tensor(list(counts))
+        lengths = self.history.lengths - back
+        self.state.chain.rollback(back)
+        self.component.rollback(back)
+        self.history.set_lengths(lengths, int(lengths.max()))
+        self.state.noise.move(self.state)
+
+    def spoil(self, value: int) -> None:
+        """Fill what stands behind each row's last token."""
+        columns = torch.arange(self.history.buffer.shape[1])
+        self.history.buffer.masked_fill_(columns >= self.history.lengths[:, None], value)
+
+    def level(self, length: int) -> None:
+        """The host notices that all rows have this length."""
+        self.history.set_level(length)

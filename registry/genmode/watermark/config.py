@@ -1,0 +1,175 @@
+"""How a text is to be marked: the scheme, its parameters and its key.
+
+The key is a secret: it is not shown, and not saved unless asked for. Parameters that are keys by their
+name (`hashing_key`) are treated alike. What a file names instead is where the key is to be read
+(`key_from`), and what tells a wrong key or tokenizer (`key_id`, `tokenizer_id`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..atomic import write_text
+from ..contract import Watermarker, is_secret
+from ..contract.kinds import Kind
+from ..errors import ParameterError, UnsupportedError
+from ..plugins.parameters import build_params, check_params
+from ..plugins.registry import registry
+from . import keys
+
+OWN = ("key_from", "key_id", "tokenizer_id")
+"""What a configuration holds besides the scheme's parameters."""
+
+
+@dataclass(init=False, repr=False)
+class WatermarkingConfig:
+    """A watermark by the name of its scheme, for `genmode.generate(watermark=...)` or in a GenerationConfig.
+
+        WatermarkingConfig("kgw", bias=2.0, key=15485863)
+        WatermarkingConfig("gumbel", key_from="env:MARK_KEY")
+        WatermarkingConfig.with_new_key("dip")
+
+    Args:
+        scheme: the name of a watermarker.
+        key: the secret; goes to the watermarker's parameter `key`. None leaves that at its default.
+        key_from: where the key is read when it is needed: `env:NAME` or `file:PATH`.
+        key_id, tokenizer_id: what a saved configuration knows of its key and tokenizer, see `save`.
+        params: the watermarker's other parameters.
+    """
+
+    scheme: str
+    params: dict[str, Any]
+    key: Any
+    key_from: str | None
+    key_id: str | None
+    tokenizer_id: str | None
+
+    def __init__(
+        self, scheme: str, *, key: Any = None, key_from: str | None = None, key_id: str | None = None,
+        tokenizer_id: str | None = None, **params: Any,
+    ) -> None:  # fmt: skip
+        if not isinstance(scheme, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users' input
+            raise ParameterError(f"scheme={scheme!r} is not allowed; it has to be the name of a watermarker")
+        if key is not None and key_from is not None:
+            raise ParameterError(f"key and key_from={key_from!r} are both given; give one of them")
+        self.scheme = scheme
+        self.params = params
+        self.key, self.key_from, self.key_id, self.tokenizer_id = key, key_from, key_id, tokenizer_id
+
+    @classmethod
+    def with_new_key(cls, scheme: str, **params: Any) -> WatermarkingConfig:
+        """A configuration with a key from the operating system's random numbers."""
+        return cls(scheme, key=keys.new_key(), **params)
+
+    def __repr__(self) -> str:
+        shown = {k: "***" if is_secret(k) else repr(v) for k, v in self.params.items()}
+        if self.key is not None:
+            shown["key"] = "***"
+        shown |= {name: repr(value) for name in OWN if (value := getattr(self, name)) is not None}
+        return f"WatermarkingConfig({', '.join([repr(self.scheme), *(f'{k}={v}' for k, v in shown.items())])})"
+
+    def to_dict(self, secrets: bool = False) -> dict[str, Any]:
+        """Plain data that `from_dict` reads. Secrets are left out unless `secrets`."""
+        data = {
+            "scheme": self.scheme,
+            **{k: v for k, v in self.params.items() if secrets or not is_secret(k)},
+            **{name: value for name in OWN if (value := getattr(self, name)) is not None},
+        }
+        return {**data, "key": self.key} if secrets and self.key is not None else data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> WatermarkingConfig:
+        """The inverse of `to_dict`; ParameterError where `data` names no scheme."""
+        if "scheme" not in data:
+            raise ParameterError(f"a watermark of {sorted(data)} names no scheme; add 'scheme', a watermarker's name")
+        return cls(**data)
+
+    def save(self, path: str | Path, *, tokenizer: Any = None, secrets: bool = False) -> None:
+        """Write the configuration as JSON.
+
+        Args:
+            path: the file.
+            tokenizer: the one of the model; its vocabulary's hash goes into the file, so that detection with
+                another one is refused.
+            secrets: write the key as well. Without it the file has `key_id`, which tells a wrong key.
+        """
+        self.validate()
+        data = self.to_dict(secrets)
+        if (key := self._key()) is not None:
+            data["key_id"] = keys.key_id(key)
+        if tokenizer is not None:
+            data["tokenizer_id"] = keys.tokenizer_id(tokenizer)
+        write_text(path, json.dumps(data, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path, *, key: Any = None, key_from: str | None = None) -> WatermarkingConfig:
+        """Read what `save` wrote; the key that was not saved comes from `key` or `key_from`.
+
+        Raises:
+            ParameterError: the file cannot be read, is no configuration, or was saved with another key.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ParameterError(f"{path} is no watermark configuration: {type(error).__name__}: {error}") from error
+        if not isinstance(data, dict):
+            raise ParameterError(f"{path} is no watermark configuration: it holds no JSON object")
+        if key is not None or key_from is not None:
+            data = {k: v for k, v in data.items() if k not in ("key", "key_from")} | {"key": key, "key_from": key_from}
+        config = cls.from_dict(data)
+        config.validate()
+        return config
+
+    def validate(self) -> None:
+        """Check what is given against the watermarker's parameters; a key may be missing.
+
+        Raises:
+            UnknownComponentError: no such scheme is installed.
+            ParameterError: a parameter is unknown or out of bounds.
+        """
+        given = self.params if self.key is None else {**self.params, "key": self.key}
+        check_params(registry().get(Kind.WATERMARKERS, self.scheme), given, self._origin())
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """ParameterError if the configuration was saved with another tokenizer; None is not checked."""
+        if tokenizer is None or self.tokenizer_id is None:
+            return
+        if (found := keys.tokenizer_id(tokenizer)) != self.tokenizer_id:
+            raise ParameterError(
+                f"the text was to be marked with tokenizer {self.tokenizer_id}, and this one is {found}: their tokens "
+                "differ, so that no mark would be found; pass the tokenizer of the model that wrote the text"
+            )
+
+    def build(self) -> Watermarker:
+        """The watermarker, ready to mark or to detect.
+
+        Raises:
+            ParameterError: a parameter is unknown, out of bounds, or missing, as a key is that was not saved; or the
+                key is not the one that the configuration was saved with.
+        """
+        component = registry().get(Kind.WATERMARKERS, self.scheme)
+        key = self._key()
+        if key is not None and self.key_id is not None and keys.key_id(key) != self.key_id:
+            raise ParameterError(
+                f"the key is not the one that this configuration of {self.scheme!r} was saved with (key_id "
+                f"{self.key_id}); give that key, or leave key_id out"
+            )
+        given = self.params if key is None else {**self.params, "key": key}
+        return component(build_params(component, given, self._origin()))
+
+    def construct_processor(self, vocab_size: int, device: Any) -> Any:
+        """Refuses transformers' own `generate`, which would leave the text unmarked."""
+        raise UnsupportedError(
+            f"watermark {self.scheme!r} is a genmode component; call genmode.generate(model, ...), or "
+            "genmode.attach(model) before model.generate(...)"
+        )
+
+    def _key(self) -> Any:
+        return self.key if self.key_from is None else keys.read_key(self.key_from)
+
+    def _origin(self) -> str:
+        return registry().info(Kind.WATERMARKERS, self.scheme).origin

@@ -1,0 +1,34 @@
+"""The first layers of a model as its draft model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import genmode
+from genmode.testing.harness.models import VOCAB, fresh, ids, tiny
+from genmode_strategies.drafters.early_exit import first_layers
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3", "llava"])
+def test_first_layers_are_the_hidden_states_of_the_whole_model(name: str) -> None:
+    model, tokens = tiny(name), ids(2, 7)
+    before = dict(vars(model.config))
+    short = first_layers(model, 1)
+    with torch.no_grad():
+        state = model(tokens, output_hidden_states=True).hidden_states[1]
+        decoder = model.get_decoder()
+        norm = decoder.ln_f if name == "gpt2" else decoder.norm
+        torch.testing.assert_close(short(tokens).logits, model.get_output_embeddings()(norm(state)))
+    assert vars(model.config) == before
+    assert {id(p) for p in short.parameters()} < {id(p) for p in model.parameters()}
+    assert first_layers(model, 1) is short
+
+
+def test_first_layers_of_a_model_that_has_changed() -> None:
+    model = fresh("llama")
+    short = first_layers(model, 1)
+    model.lm_head = torch.nn.Linear(32, VOCAB, bias=False)
+    assert first_layers(model, 1) is not short
+    genmode.attach(model)
+    assert "generate" not in vars(first_layers(model, 1))
