@@ -10,6 +10,7 @@ from ..cuda import GraphEngine, obstacle
 from ..engines.engine import Engine
 from ..engines.portable import PortableEngine
 from ..engines.static_engine import PLAIN_INPUTS, StaticEngine
+from ..errors import UnsupportedError
 from ..hf import caches, generate
 from .request import Request
 
@@ -25,6 +26,7 @@ def open_engine(
         kwargs["output_attentions"] = True
     cache = kwargs.get("past_key_values")
     if cache is not None and cache is request.call.get("past_key_values"):  # the caller reads it afterwards
+        kwargs["past_key_values"] = caches.repeated_cache(cache, input_ids.shape[0])
         engine = PortableEngine(request.model, input_ids, config, kwargs, rewinds)
         return engine, "the call brings a cache of its own"
     return choose_engine(request.model, input_ids, config, kwargs, max_length, rewinds, request.compile)
@@ -77,7 +79,10 @@ def open_side_engine(
         inputs = {k: v.to(input_ids.device) for k, v in encoder.items() if v is not None}
         inputs["decoder_input_ids"] = input_ids
         inputs["decoder_start_token_id"] = int(input_ids[0, 0])  # else transformers puts its own in front
-    engine: Engine = generate.plain_generate(model)(
-        **inputs, max_length=max_length, do_sample=False, num_beams=1, num_return_sequences=1, custom_generate=catch
-    )
+    try:
+        engine: Engine = generate.plain_generate(model)(
+            **inputs, max_length=max_length, do_sample=False, num_beams=1, num_return_sequences=1, custom_generate=catch
+        )
+    except ValueError as error:  # transformers' own check of what the model takes
+        raise UnsupportedError(f"{type(model).__name__} cannot be run beside the rows: {error}") from error
     return engine

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -78,6 +79,8 @@ class Loop:
     ) -> Any:  # fmt: skip
         """Run the loop; the arguments are those of transformers' decoding methods."""
         request = self.request
+        if model is not request.model:  # a wrapper's `generate`, as peft's, calls that of the model inside
+            request = replace(request, model=model)
         kwargs.pop("synced_gpus", None)
         prepared = Prepared(input_ids, inputs_tensor, generation_config, kwargs)
         links = build_links(request, logits_processor)

@@ -48,6 +48,13 @@ class PortableEngine:
         return next((name for name in caches.CACHE_NAMES if self.kwargs.get(name) is not None), None)
 
     def _prepare_rewind(self) -> None:
+        wrapper = getattr(vars(self.model).get("prepare_inputs_for_generation"), "__self__", self.model)
+        if wrapper is not self.model:
+            raise UnsupportedError(
+                f"{type(wrapper).__name__} prepares what {type(self.model).__name__} reads, and may put tokens of its own "
+                "in front, so rows cannot go back; use a strategy without drafting, such as 'greedy_search' or 'sample', "
+                "and no processor that takes back what was decoded"
+            )
         if not self.kwargs.get("use_cache", True):
             return
         name = self._cache_name()
@@ -80,11 +87,18 @@ class PortableEngine:
         inputs = self.model.prepare_inputs_for_generation(
             self.ids, next_sequence_length=count if cached else None, **kwargs
         )
-        self.outputs = self.model(**inputs, return_dict=True)
+        call = generate.decoding_call(self.model, self.config, kwargs) if count == 1 else self.model
+        self.outputs = call(**inputs, return_dict=True)
         self.kwargs = kwargs
         if self.length is not None:
             self.length += count
         logits: Tensor = self.outputs.logits[:, -count:]
+        if logits.shape[1] < count:
+            raise UnsupportedError(
+                f"{type(self.model).__name__} reads {logits.shape[1]} of {count} tokens in a forward, as its "
+                "prepare_inputs_for_generation cuts them off, so drafts cannot be verified; use a strategy without "
+                "drafting, such as 'greedy_search' or 'sample'"
+            )
         return logits
 
     def _fitting(self, tokens: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
+from ..errors import UnsupportedError
 from .attention import attention_name
 
 CACHE_NAMES = ("past_key_values", "cache_params", "state", "mems", "past_buckets_states")
@@ -42,6 +43,29 @@ def rewindable_cache(model: Any, cache: Any) -> Any:
     if type(own) is DynamicCache and any(getattr(layer, "is_sliding", False) for layer in own.layers):
         return None if own.get_seq_length() or isinstance(cache, EncoderDecoderCache) else DynamicCache()
     return cache
+
+
+def repeated_cache(cache: Any, rows: int) -> Any:
+    """A cache of `rows` rows for a filled one of fewer, each of which is repeated; the cache itself where it fits.
+
+    It is another cache: the one that is given stays as it is.
+
+    Raises:
+        UnsupportedError: the cache cannot be repeated, or `rows` is no multiple of its rows.
+    """
+    own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+    layers = [one for one in getattr(own, "layers", ()) if getattr(one, "is_initialized", False)]
+    held = next((one.keys.shape[0] for one in layers if isinstance(getattr(one, "keys", None), Tensor)), rows)
+    if held == rows or not cache.get_seq_length():
+        return cache
+    if rows % held or not hasattr(cache, "batch_repeat_interleave"):
+        raise UnsupportedError(
+            f"past_key_values={type(cache).__name__} holds {held} rows, and {rows} are decoded; give one of {rows} rows "
+            "(cache.batch_repeat_interleave), or leave out num_beams and num_return_sequences"
+        )
+    repeated = copy.deepcopy(cache)
+    repeated.batch_repeat_interleave(rows // held)
+    return repeated
 
 
 def rewind_cache(cache: Any, tokens: int) -> None:
@@ -92,9 +116,8 @@ def static_cache_obstacle(model: Any, cache: Any, max_length: int) -> str | None
     parameters = inspect.signature(model.forward).parameters
     if not {"position_ids", "attention_mask", "past_key_values"} <= parameters.keys():
         return f"{type(model).__name__}.forward takes no position_ids"
-    if any(
-        "prepare_inputs_for_generation" in c.__dict__ for c in type(model).__mro__ if c.__name__ != "GenerationMixin"
-    ):
+    own = [c.__dict__ for c in type(model).__mro__ if c.__name__ != "GenerationMixin"]
+    if any("prepare_inputs_for_generation" in members for members in (vars(model), *own)):
         return f"{type(model).__name__} prepares its inputs in its own way"
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if not kinds <= {"full_attention", "sliding_attention"}:

@@ -7,7 +7,8 @@ each.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -27,17 +28,42 @@ def prefill(model: Any, input_ids: Tensor, config: Any, kwargs: dict[str, Any]) 
 def extend_inputs(model: Any, outputs: Any, kwargs: dict[str, Any], tokens: int) -> dict[str, Any]:
     """Keyword arguments of the next forward, in which each row feeds `tokens` more tokens."""
     extra = {} if tokens == 1 else {"num_new_tokens": tokens}
-    return cast(
+    types = kwargs.get("token_type_ids")
+    extended = cast(
         "dict[str, Any]",
         model._update_model_kwargs_for_generation(
             outputs, kwargs, is_encoder_decoder=model.config.is_encoder_decoder, **extra
         ),
     )
+    if types is not None and tokens > 1:  # what is decoded is of the last type; transformers repeats the last types here
+        extended["token_type_ids"] = torch.cat([types, types[:, -1:].expand(-1, tokens)], dim=-1)
+    return extended
 
 
-def decode_mode(model: Any) -> AbstractContextManager[Any]:
-    """The kernels that transformers prefers for decoding (mixture-of-experts models switch theirs)."""
-    return model._optimize_model_for_decode() if hasattr(model, "_optimize_model_for_decode") else nullcontext()
+def decoding_call(model: Any, config: Any, kwargs: dict[str, Any]) -> Any:
+    """What runs a forward of one token: the model, or what it is compiled to as `compile_config` asks.
+
+    As in transformers, a cache that cannot be compiled for, such as the dynamic one, leaves it as it is.
+    """
+    if getattr(config, "compile_config", None) is not None and model._valid_auto_compile_criteria(kwargs, config):
+        return model.get_compiled_call(config.compile_config)
+    return model
+
+
+@contextmanager
+def decode_mode(model: Any) -> Generator[None, None, None]:
+    """How a model decodes: with the kernels that transformers prefers for it (mixture-of-experts models switch theirs),
+    and with its cache, which the layers of a model that is being trained with gradient checkpointing leave out.
+    """
+    saving = [one for one in model.modules() if getattr(one, "gradient_checkpointing", False)] if model.training else []
+    for one in saving:
+        one.gradient_checkpointing = False
+    try:
+        with model._optimize_model_for_decode() if hasattr(model, "_optimize_model_for_decode") else nullcontext():
+            yield
+    finally:
+        for one in saving:
+            one.gradient_checkpointing = True
 
 
 def is_synced(model: Any) -> bool:
