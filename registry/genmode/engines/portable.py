@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from ..errors import UnsupportedError
+from ..errors import GenmodeError, UnsupportedError
 from ..hf import caches, generate
 
 
@@ -41,6 +42,8 @@ class PortableEngine:
         self._unfed = 0
         self._looked = 0
         self._again: Tensor | None = None
+        mask = self.kwargs.get("attention_mask")
+        self._padded = rewinds and isinstance(mask, Tensor) and not bool(mask.all())
         if rewinds:
             self._prepare_rewind()
 
@@ -78,6 +81,41 @@ class PortableEngine:
             apart = torch.cat([one._fitting(tokens[i : i + 1]) for i, one in enumerate(self._alone)])
             self.outputs = join_outputs([one.outputs for one in self._alone])
             return apart
+        if tokens.shape[1] == 1 or self._reads_several():
+            return self._forward(tokens)
+        return self._compared(tokens)
+
+    def _reads_several(self) -> bool:
+        """Whether forwards of several tokens are known to be those of one after the other."""
+        return self._padded in _compared_models.get(self.model, ())
+
+    def _compared(self, tokens: Tensor) -> Tensor:
+        """`forward` of several tokens, once for a model both at once and one by one: drafts need the same of both.
+
+        Raises:
+            UnsupportedError: they differ, or the model cannot read several.
+        """
+        count, refused = tokens.shape[1], f"{type(self.model).__name__} cannot verify drafts"
+        advice = "use a strategy without drafting, such as 'greedy_search' or 'sample'"
+        try:
+            together = self._forward(tokens)
+        except (GenmodeError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise UnsupportedError(f"{refused}: several tokens in a forward fail ({said}); {advice}") from error
+        outputs = self.outputs
+        self._drop(count)
+        apart = torch.cat([self._forward(tokens[:, i : i + 1]) for i in range(count)], dim=1)
+        self.outputs = outputs
+        if not alike(together, apart):
+            raise UnsupportedError(
+                f"{refused}: a forward of {count} tokens predicts otherwise than {count} forwards of one; {advice}"
+            )
+        _compared_models.setdefault(self.model, set()).add(self._padded)
+        return together
+
+    def _forward(self, tokens: Tensor) -> Tensor:
         count = tokens.shape[1]
         kwargs = generate.extend_inputs(self.model, self.outputs, self.kwargs, count)
         self.ids = torch.cat([self.ids, tokens], dim=-1)
@@ -174,13 +212,15 @@ class PortableEngine:
         one.__dict__.update(self.__dict__)
         index = torch.tensor([row], device=self.ids.device)
         one._alone, one.ids, one.kwargs = [], self.ids[row : row + 1], self._selected(index)
-        one.outputs = None
+        size = self.ids.shape[0]
+        one.outputs = type(self.outputs)(
+            {  # the next inputs may be made of what the last forward returned
+                k: v if k in caches.CACHE_NAMES else _picked(k, v, index, size) for k, v in self.outputs.items()
+            }
+        )
         name = self._cache_name()
         if name is not None:
-            one.kwargs[name] = caches.split_cache(self.kwargs[name], row)
-            one.outputs = ModelOutput({name: one.kwargs[name]})
-        else:
-            one.outputs = ModelOutput()
+            one.kwargs[name] = one.outputs[name] = caches.split_cache(self.kwargs[name], row)
         return one
 
     def _selected(self, rows: Tensor) -> dict[str, Any]:
@@ -231,6 +271,19 @@ class PortableEngine:
 
     def close(self) -> None:
         self._alone = []
+
+
+_compared_models: WeakKeyDictionary[Any, set[bool]] = WeakKeyDictionary()
+"""Models whose forwards of several tokens are those of one after the other: without padding, with it."""
+
+
+def alike(together: Tensor, apart: Tensor) -> bool:
+    """Whether two logits `[rows, tokens, vocab]` are the same but for rounding: nowhere further apart than a fiftieth of
+    their standard deviation, in half precision a half of it.
+    """
+    most = 0.02 if apart.dtype == torch.float32 else 0.5
+    together, apart = together.float(), apart.float()
+    return bool((together - apart).abs().max() <= most * apart.std(-1).mean())
 
 
 def last_hidden(outputs: Any) -> Tensor | None:

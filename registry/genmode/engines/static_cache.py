@@ -63,6 +63,8 @@ class StaticRowLayer(CacheLayerMixin):
                 keys, values = keys[:: cache.stride], values[:: cache.stride]
             keys.narrow(2, cache.start, count).copy_(key_states)
             values.narrow(2, cache.start, count).copy_(value_states)
+            if cache.stride > 1 and cache.start == 0:
+                return key_states, value_states  # the same, laid out as the model made them: some views need that
             return keys.narrow(2, 0, cache.start + count), values.narrow(2, 0, cache.start + count)
         if cache.slots.dim() == 1:  # the same slots in every row
             self.keys.index_copy_(2, cache.slots, key_states)

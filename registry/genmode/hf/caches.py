@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..errors import UnsupportedError
 from .attention import attention_name
@@ -24,7 +26,10 @@ def reorder_cache(model: Any, cache: Any, rows: Tensor) -> Any:
     if hasattr(model, "_reorder_cache"):
         return model._reorder_cache(cache, rows)
     if not hasattr(cache, "reorder_cache"):
-        raise TypeError(f"{type(cache).__name__} cannot be reordered")
+        raise UnsupportedError(
+            f"the state of {type(model).__name__} ({type(cache).__name__}) cannot be reordered, which beams need; use "
+            "'greedy_search' or 'sample'"
+        )
     cache.reorder_cache(rows)
     return cache
 
@@ -33,7 +38,7 @@ def rewindable_cache(model: Any, cache: Any) -> Any:
     """A cache like this one that can forget its last tokens; None if the model has no such cache.
 
     Sliding-window layers drop what leaves the window, so a fresh cache gets layers that keep everything;
-    the model masks by the window all the same. Recurrent states cannot go back.
+    the model masks by the window all the same, or has no such cache. Recurrent states cannot go back.
     """
     if getattr(model, "_is_stateful", False) or not isinstance(cache, Cache):
         return None
@@ -41,8 +46,18 @@ def rewindable_cache(model: Any, cache: Any) -> Any:
     if not all(hasattr(layer, "crop") and hasattr(layer, "keys") for layer in own.layers):
         return None
     if type(own) is DynamicCache and any(getattr(layer, "is_sliding", False) for layer in own.layers):
+        if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in own.layers):
+            return None  # some hold a state beside keys and values, which a fresh cache would lack
+        if not _masks_by_window(model):
+            return None
         return None if own.get_seq_length() or isinstance(cache, EncoderDecoderCache) else DynamicCache()
     return cache
+
+
+def _masks_by_window(model: Any) -> bool:
+    """Whether a model hides what has left its window; one that does not, as Moshi, counts on a cache that drops it."""
+    modules = {type(one).__module__ for one in model.modules()}
+    return any(hasattr(sys.modules.get(name), "create_sliding_window_causal_mask") for name in modules)
 
 
 def repeated_cache(cache: Any, rows: int) -> Any:

@@ -35,7 +35,9 @@ def extend_inputs(model: Any, outputs: Any, kwargs: dict[str, Any], tokens: int)
             outputs, kwargs, is_encoder_decoder=model.config.is_encoder_decoder, **extra
         ),
     )
-    if types is not None and tokens > 1:  # what is decoded is of the last type; transformers repeats the last types here
+    if (
+        types is not None and tokens > 1
+    ):  # what is decoded is of the last type; transformers repeats the last types here
         extended["token_type_ids"] = torch.cat([types, types[:, -1:].expand(-1, tokens)], dim=-1)
     return extended
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError, UnsupportedError
+from .side_model import first_forward
 
 if TYPE_CHECKING:
     from ..contract.history import History
@@ -53,7 +54,7 @@ class DraftModel:
     def catch_up(self, history: History, behind: int) -> Tensor:
         logits: Tensor | None = None
         if self._held is None:
-            self._held, logits = self.prompt, self.engine.prefill()
+            self._held, logits = self.prompt, first_forward(self.engine, self.model)
             if behind == 0:
                 return self._returned(logits)
         if history.level is not None:

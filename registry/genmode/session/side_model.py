@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import ParameterError
+from ..errors import ParameterError, UnsupportedError
 
 if TYPE_CHECKING:
     from ..engines.engine import Engine
@@ -62,7 +62,7 @@ class SideModel:
 
     def _catch_up(self) -> None:
         if not self._started:
-            self._started, self._logits = True, self.engine.prefill()
+            self._started, self._logits = True, first_forward(self.engine, self.model)
         if self._pending:
             fed, self._pending = torch.stack(self._pending, 1), []
             self._logits = self.engine.forward(fed.to(self._device))[:, -1]
@@ -146,3 +146,18 @@ def _check(
             f"a second context has the token {highest}, outside the vocabulary of {vocabulary}; encode it with the "
             "model's tokenizer"
         )
+
+
+def first_forward(engine: Engine, model: Any) -> Tensor:
+    """The prompt's logits `[rows, vocab]` of a model beside the first, which gets the tokens alone.
+
+    Raises:
+        UnsupportedError: it needs other inputs of the call too, such as images.
+    """
+    try:
+        return engine.prefill()
+    except (TypeError, ValueError) as error:
+        raise UnsupportedError(
+            f"{type(model).__name__} cannot run beside the rows, where it gets their tokens and none of the call's other "
+            f"inputs: {error}"
+        ) from error

@@ -1,0 +1,85 @@
+"""The portable engine: drafts where a forward of several tokens is one of each in turn, and a refusal where it is not."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+import genmode
+from genmode.engines.portable import alike
+from genmode.testing.harness.models import fresh, ids, prompt
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2,
+}  # fmt: skip
+SMALL: dict[str, Any] = {**SIZES, "intermediate_size": 64, "max_position_embeddings": 512}
+
+
+def built(name: str, config: Any) -> Any:
+    torch.manual_seed(0)
+    return getattr(transformers, name)(config).eval()
+
+
+@pytest.mark.parametrize(("apart", "same"), [(1e-4, True), (0.3, False)])
+def test_rounding_is_told_from_other_predictions(apart: float, same: bool) -> None:
+    logits = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0))
+    other = logits.clone()
+    other[1, 2, 7] += apart  # one number of one row
+    assert alike(logits, other) == same
+
+
+def test_a_model_that_is_not_causal_drafts_nothing() -> None:
+    config = transformers.RobertaConfig(**SMALL, is_decoder=True)
+    model, tokens = built("RobertaForCausalLM", config), ids(2, 9)
+    model.config.is_decoder = False  # it sees what follows, as most of these checkpoints do
+    flags: dict[str, Any] = {"attention_mask": torch.ones_like(tokens), "max_new_tokens": 12, "do_sample": False}
+    stock = model.generate(tokens, **flags)
+    assert torch.equal(genmode.generate(model, tokens, **flags), stock)
+    with pytest.raises(genmode.UnsupportedError, match="RobertaForCausalLM cannot verify drafts"):
+        genmode.generate(model, tokens, **flags, prompt_lookup_num_tokens=4, max_matching_ngram_size=1)
+
+
+def test_a_model_that_fails_at_several_tokens_is_refused() -> None:
+    model = fresh("llama")
+    plain = model.forward
+
+    def one_by_one(*, past_key_values: Any = None, input_ids: Tensor | None = None, **more: Any) -> Any:
+        if past_key_values.get_seq_length() and input_ids is not None and input_ids.shape[1] > 1:
+            raise IndexError("too many")
+        return plain(input_ids=input_ids, past_key_values=past_key_values, **more)
+
+    model.forward = one_by_one
+    with pytest.raises(
+        genmode.UnsupportedError, match=re.escape("several tokens in a forward fail (IndexError: too many)")
+    ):
+        genmode.generate(
+            model, **prompt("llama", 2), max_new_tokens=12, prompt_lookup_num_tokens=4, max_matching_ngram_size=1,
+            prefill_chunk_size=64,
+        )  # fmt: skip
+
+
+def test_a_window_that_only_the_cache_knows_is_no_cache_to_go_back_in() -> None:
+    config = transformers.MoshiConfig(**SMALL, sliding_window=8, num_key_value_heads=4, ffn_dim=128)
+    with pytest.raises(genmode.UnsupportedError, match="MoshiForCausalLM cannot go back"):
+        genmode.generate(built("MoshiForCausalLM", config), ids(1, 9), max_new_tokens=8, strategy="prompt_lookup")
+
+
+def test_beams_of_a_state_that_cannot_be_reordered_are_refused() -> None:
+    config = transformers.RwkvConfig(**{k: v for k, v in SIZES.items() if k != "num_attention_heads"})
+    model, tokens = built("RwkvForCausalLM", config), ids(1, 6)
+    assert genmode.generate(model, tokens, max_new_tokens=4).shape[1] <= 10
+    with pytest.raises(genmode.UnsupportedError, match=r"the state of RwkvForCausalLM .* cannot be reordered"):
+        genmode.generate(model, tokens, max_new_tokens=4, num_beams=2, do_sample=False)
+
+
+def test_beams_of_a_model_that_views_what_its_cache_returns() -> None:
+    model = built("GPTNeoXJapaneseForCausalLM", transformers.GPTNeoXJapaneseConfig(**SIZES))
+    tokens = ids(3, 9)
+    flags: dict[str, Any] = {"attention_mask": torch.ones_like(tokens), "max_new_tokens": 8, "num_beams": 3}
+    assert torch.equal(genmode.generate(model, tokens, **flags), model.generate(tokens, **flags, do_sample=False))
