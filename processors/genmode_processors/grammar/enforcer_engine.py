@@ -2,11 +2,14 @@
 
 Regexes, JSON schemas and choices. Its parsers go character by character and do not change, so that going back and
 copying cost nothing. They are written in Python and walk the tree of tokens at each new state, which makes this
-the slowest engine. It knows characters, not bytes: a token that is part of a character is never allowed.
+the slowest engine. It knows characters, not bytes: in regexes and JSON a token that is part of a character is never
+allowed, so a grammar that names such a character is refused. Choices are given to it byte by byte.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 from importlib import import_module
 from typing import Any
 
@@ -79,40 +82,88 @@ class Matcher:
         return bool(self.states[-1][0].can_end())
 
 
+class Spelling:
+    """The tokens as texts that a parser reads character by character.
+
+    Attributes:
+        texts: what each token that may be used adds.
+        data: the same, as lm-format-enforcer reads it.
+    """
+
+    def __init__(self, texts: dict[int, str], vocabulary: Vocabulary) -> None:
+        self.texts = texts
+        self.data = lmformatenforcer.TokenEnforcerTokenizerData(
+            [(index, text, True) for index, text in texts.items()],
+            lambda ids: "".join(texts.get(i, "") for i in ids),
+            list(vocabulary.ends), True, vocabulary.size,
+        )  # fmt: skip
+
+    def check(self, source: str) -> None:
+        """Refuse a grammar that names characters beyond ASCII which no token spells alone.
+
+        Raises:
+            ValueError: names the characters.
+        """
+        beyond = {one for one in source if one > "\x7f"}
+        if missing := sorted(beyond - {text for text in self.texts.values() if len(text) == 1}):
+            raise ValueError(
+                f"it reads characters, not bytes, and no token is {', '.join(missing[:9])} alone; name only characters that are tokens"
+            )
+
+
 class Compiler:
     """See `engines.Compiler`."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        vocabulary = vocabulary.without_controls()  # lm-format-enforcer would have them in strings of JSON
-        rubout = "\x7f"  # which it allows in strings and cannot go on from
-        self.texts: dict[int, str] = {}
-        for index, text in enumerate(vocabulary.texts):
+        self.vocabulary = vocabulary
+
+    @functools.cached_property
+    def bytes(self) -> Spelling:
+        """Bytes, each as the character of its number."""
+        texts = {index: text.decode("latin-1") for index, text in enumerate(self.vocabulary.texts) if text}
+        return Spelling(texts, self.vocabulary)
+
+    @functools.cached_property
+    def characters(self) -> Spelling:
+        """Characters, without tokens that are part of one."""
+        texts: dict[int, str] = {}
+        for index, text in enumerate(self.vocabulary.texts):
             try:
-                self.texts[index] = text.decode()
+                texts[index] = text.decode()
             except UnicodeDecodeError:
                 continue
-        self.texts = {index: text for index, text in self.texts.items() if text and rubout not in text}
-        self.data = lmformatenforcer.TokenEnforcerTokenizerData(
-            [(index, text, True) for index, text in self.texts.items()],
-            lambda ids: "".join(self.texts.get(i, "") for i in ids),
-            list(vocabulary.ends), True, vocabulary.size,
-        )  # fmt: skip
+        return Spelling({index: text for index, text in texts.items() if text}, self.vocabulary)
+
+    @functools.cached_property
+    def json(self) -> Spelling:
+        """Characters without controls, which lm-format-enforcer would have in strings of JSON.
+
+        Nor with U+007F, which it allows in strings and cannot go on from.
+        """
+        found = {i: text for i, text in self.characters.texts.items() if not any(c < " " or c == "\x7f" for c in text)}
+        return Spelling(found, self.vocabulary)
 
     def compile(self, wanted: Wanted, whitespace: bool) -> Compiled:
         parser: Any
         if wanted.kind == "regex":
+            spelling = self.characters
+            spelling.check(wanted.text)
             parser = lmformatenforcer.RegexParser(wanted.text)
         elif wanted.kind == "json_schema":
             check_schema(wanted.schema, HELD)
+            spelling = self.json
+            spelling.check(json.dumps(wanted.schema, ensure_ascii=False))
             parser = lmformatenforcer.JsonSchemaParser(wanted.schema)
         else:
-            parser = lmformatenforcer.UnionParser([lmformatenforcer.StringParser(one) for one in wanted.choices])
-        enforcer = lmformatenforcer.TokenEnforcer(self.data, parser)
+            spelling = self.bytes
+            choices = [one.encode().decode("latin-1") for one in wanted.choices]
+            parser = lmformatenforcer.UnionParser([lmformatenforcer.StringParser(one) for one in choices])
+        enforcer = lmformatenforcer.TokenEnforcer(spelling.data, parser)
         config = parser.config
         config.max_consecutive_whitespaces = SPACES if whitespace else 1
         config.force_json_field_order = True
         parser.config = config
-        return Compiled(enforcer, parser, self.texts)
+        return Compiled(enforcer, parser, spelling.texts)
 
 
 engine = Compiler

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .exact import closed, dated, subschemas
+from .gbnf import plain
 from .matchers import Vocabulary, Words, mask_of
 from .requests import Wanted
-from .schemas import closed
+from .schemas import check_exact
 
 llguidance: Any = import_module("llguidance")
 
@@ -111,15 +113,22 @@ class Compiler:
         if wanted.kind == "json_schema":
             compact: Any = {"whitespace_flexible": whitespace, "item_separator": ",", "key_separator": ":"}
             free: Any = {"whitespace_flexible": True}
-            return new.grammar_from_json_schema(
-                json.dumps(closed(wanted.schema)), overrides=free if whitespace else compact
-            )
+            schema = dated(wanted.schema)
+            check_exact(schema)
+            overrides = free if whitespace else compact
+            if any(isinstance(part, dict) and "oneOf" in part for _, part in subschemas(schema, "$")):
+                # Parts that exclude each other only once they are closed are refused as they were written.
+                matcher = new(self.tokenizer, new.grammar_from_json_schema(json.dumps(schema), overrides=overrides))
+                if matcher.is_error():
+                    raise ValueError(matcher.get_error())
+            return new.grammar_from_json_schema(json.dumps(closed(schema)), overrides=overrides)
         if wanted.kind == "ebnf":
-            return new.grammar_from_lark(import_module("llguidance.gbnf_to_lark").gbnf_to_lark(wanted.text))
+            return new.grammar_from_lark(import_module("llguidance.gbnf_to_lark").gbnf_to_lark(plain(wanted.text)))
         if wanted.kind == "lark":
             return new.grammar_from_lark(wanted.text)
         return new.grammar_from_lark(
-            "start: " + " | ".join(json.dumps(one, ensure_ascii=False) for one in wanted.choices)
+            "start: "
+            + " | ".join(json.dumps(one, ensure_ascii=False).replace("\x7f", "\\u007f") for one in wanted.choices)
         )
 
 

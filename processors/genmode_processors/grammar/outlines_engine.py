@@ -7,20 +7,29 @@ back and copying cost nothing; compiling enumerates all of them beforehand, whic
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from .exact import dated
 from .matchers import Vocabulary, Words
 from .requests import Wanted
 from .schemas import BASIC, STRINGS, Held, check_schema
 
 outlines_core: Any = import_module("outlines_core")
 
-HELD = Held(BASIC | STRINGS, formats=frozenset({"date", "time", "date-time", "uuid"}), recursive=False)
+HELD = Held(
+    BASIC | STRINGS,
+    types=frozenset({"string", "integer", "number", "boolean", "null", "array", "object"}),
+    formats=frozenset({"date", "time", "date-time", "uuid"}),
+    recursive=False,
+)
 FREE = r"[ \n\t]*"
+WHOLE = r"(?:{})\z"
+"""A text matches as a whole: without the end, the first alternative or the laziest repetition that matches hides longer texts."""
 
 
 class Compiled:
@@ -91,10 +100,25 @@ class Compiler:
             regex = wanted.text
         elif wanted.kind == "json_schema":
             check_schema(wanted.schema, HELD)
-            regex = outlines_core.json_schema.build_regex_from_schema(wanted.text, FREE if whitespace else "")
+            regex = outlines_core.json_schema.build_regex_from_schema(
+                json.dumps(dated(wanted.schema)), FREE if whitespace else ""
+            )
         else:
             regex = "|".join(f"({re.escape(one)})" for one in wanted.choices)
-        return Compiled(outlines_core.Index(regex, self.vocabulary), self.words)
+        return Compiled(self._index(regex), self.words)
+
+    def _index(self, regex: str) -> Any:
+        try:
+            return outlines_core.Index(WHOLE.format(regex), self.vocabulary)
+        except ValueError as error:
+            if "universal start" not in str(error):
+                raise
+            if len(re.findall(r"[*?+{|]", regex)) > 1:  # one greedy repetition hides nothing
+                raise ValueError(
+                    "it begins with an anchor, or it may be empty and has more than one repetition or alternative, of "
+                    "which outlines-core would lose texts; ask for a character at least"
+                ) from error
+            return outlines_core.Index(regex, self.vocabulary)
 
 
 engine = Compiler

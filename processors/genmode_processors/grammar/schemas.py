@@ -9,9 +9,13 @@ refuses by itself what it does not hold.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
+
+from .exact import found, is_a, subschemas
 
 NOTES = frozenset(
     [
@@ -52,9 +56,19 @@ STRINGS = frozenset(["minLength", "maxLength", "pattern", "format"])
 NUMBERS = frozenset(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"])
 PROPERTIES = frozenset(["patternProperties", "propertyNames", "minProperties", "maxProperties"])
 
-_MAPS = ("properties", "patternProperties", "$defs", "definitions")
-_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_ONE = ("items", "additionalProperties", "propertyNames", "not", "contains", "if", "then", "else")
+EXACT = 2**53
+"""Up to here a float is every integer."""
+PARTLY = frozenset(["hostname"])
+"""Formats of which engines let through more than they are."""
+TOGETHER = frozenset(["anyOf", "$ref", "enum", "const"])
+"""Keywords beside which some engines forget others."""
+OF_TYPE = {
+    "string": STRINGS,
+    "number": NUMBERS,
+    "array": frozenset(["items", "prefixItems", "minItems", "maxItems"]),
+    "object": PROPERTIES | {"properties", "required", "additionalProperties"},
+}
+"""Keywords that speak of one type, which some engines forget where it is not the only one."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,7 @@ def check_schema(schema: dict[str, Any], held: Held) -> None:
     Raises:
         ValueError: names the keyword and where it stands.
     """
+    check_exact(schema)
     for path, part in subschemas(schema, "$"):
         if isinstance(part, bool):
             if not path.endswith((".additionalProperties", ".items")) or part:
@@ -98,9 +113,24 @@ def check_schema(schema: dict[str, Any], held: Held) -> None:
             raise ValueError(
                 f"{path} has a pattern and a length, of which it enforces one; put the length into the pattern"
             )
+        beside = part.keys() - NOTES - {"$defs", "definitions", "type"}
+        if beside & TOGETHER and len(beside) > 1:
+            raise ValueError(f"{path} has {', '.join(sorted(beside))} beside each other, of which it enforces one")
         types = part.get("type", [])
         types = {types} if isinstance(types, str) else set(cast("list[str]", types))
-        if held.types is not None and not part.keys() & {"type", "enum", "anyOf", "$ref"}:
+        if re.search(r"\\[dws]", str(part.get("pattern", ""))):
+            raise ValueError(f"{path} has a pattern with a class that it takes for all of Unicode; write out [0-9]")
+        meant = {"number" if one == "integer" else one for one in types}
+        for kind, words in OF_TYPE.items():
+            if (spoken := sorted(part.keys() & words)) and meant != {kind}:
+                raise ValueError(f"{path} has {', '.join(spoken)} without the type {kind} alone, which it forgets")
+        if "$ref" in part and not isinstance(found(schema, str(part["$ref"])), dict):
+            raise ValueError(
+                f"{path} has the $ref {part['$ref']!r}, which does not lead to an object within the schema"
+            )
+        if "$id" in part and path != "$":
+            raise ValueError(f"{path} has an $id, which changes what a $ref means and which it does not follow")
+        if held.types is not None and not part.keys() & {"type", "enum", "const", "anyOf", "$ref"}:
             raise ValueError(f"{path} has no type; give one of {', '.join(sorted(held.types))}")
         if held.types is not None and (beyond := sorted(types - held.types)):
             raise ValueError(f"{path} has the type {', '.join(beyond)}, which it does not write as JSON has it")
@@ -121,36 +151,53 @@ def check_schema(schema: dict[str, Any], held: Held) -> None:
         raise ValueError(f"{loop} contains itself, which it holds to a small depth alone")
 
 
-def subschemas(schema: Any, path: str) -> Iterator[tuple[str, dict[str, Any] | bool]]:
-    """A schema and all within it, each with where it stands."""
-    yield path, schema
-    if isinstance(schema, bool):
-        return
-    for key in _MAPS:
-        for name, part in cast("dict[str, Any]", schema.get(key, {})).items():
-            yield from subschemas(part, f"{path}.{key}.{name}")
-    for key in _LISTS:
-        for place, part in enumerate(cast("list[Any]", schema.get(key, []))):
-            yield from subschemas(part, f"{path}.{key}[{place}]")
-    for key in _ONE:
-        if key in schema:
-            yield from subschemas(schema[key], f"{path}.{key}")
+def check_exact(schema: dict[str, Any]) -> None:
+    """Refuse what no engine holds exactly.
 
+    - Numbers beyond 2^53, which engines read as floats: 9007199254740993 would be 9007199254740992.
+    - `minProperties` of objects with properties of any name: a name that is repeated counts twice for engines, and
+      once for JSON.
+    - The formats that engines hold in part, and what draft 7 says of encoded content.
 
-def closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with objects that have the listed properties alone, unless they say otherwise.
-
-    Schemas that put objects together of parts (`allOf`, `unevaluatedProperties`) are left as they are.
+    Raises:
+        ValueError: names the keyword and where it stands.
     """
-    result: dict[str, Any] = json.loads(json.dumps(schema))
-    parts = [part for _, part in subschemas(result, "$") if isinstance(part, dict)]
-    if any(part.keys() & {"allOf", "unevaluatedProperties", "if", "dependentSchemas"} for part in parts):
-        return schema
-    for part in parts:
-        if "properties" in part and not part.keys() & {"additionalProperties", "patternProperties", "propertyNames"}:
-            unlisted = set(part.get("required", [])) - set(part["properties"])
-            part["additionalProperties"] = bool(unlisted)
-    return result
+    old = "draft-07" in str(schema.get("$schema"))
+    for path, part in subschemas(schema, "$"):
+        if isinstance(part, bool):
+            continue
+        for key in ("enum", "const", *sorted(NUMBERS)):
+            for one in _numbers(part.get(key)):
+                if not math.isfinite(one) or abs(one) > EXACT:
+                    raise ValueError(f"{path} has {key} with {one}; engines hold numbers up to 2^53 = {EXACT} exactly")
+        least = part.get("minProperties", 0)
+        if least > max(1, len(part.get("required", []))):
+            raise ValueError(
+                f"{path} has minProperties {least}, which engines take as met where a name is repeated; list the names "
+                "as required"
+            )
+        if part.get("format") in PARTLY:
+            raise ValueError(f"{path} has the format {part['format']!r}, which engines hold in part; give a pattern")
+        if old and (content := sorted(part.keys() & {"contentMediaType", "contentEncoding"})):
+            raise ValueError(
+                f"{path} has {', '.join(content)}, which draft 7 lets validators enforce and no engine does"
+            )
+        for pattern in (part.get("pattern"), *part.get("patternProperties", {})):
+            if isinstance(pattern, str) and re.search(r"(?<!\\)(?:\\\\)*\\[SWDsbB]", pattern):
+                raise ValueError(
+                    f"{path} has the pattern {pattern!r}; what its classes hold differs, so write them out"
+                )
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers within a value of JSON."""
+    if is_a(value, dict):
+        value = list(value.values())
+    if is_a(value, list):
+        for one in value:
+            yield from _numbers(one)
+    elif (is_a(value, int) or is_a(value, float)) and not is_a(value, bool):
+        yield value
 
 
 def _loop(schema: dict[str, Any]) -> str | None:

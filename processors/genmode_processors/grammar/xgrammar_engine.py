@@ -13,14 +13,19 @@ import re
 from importlib import import_module
 from typing import Any
 
+from .exact import dated
+from .gbnf import plain
 from .matchers import Vocabulary, Words, mask_of
 from .requests import Wanted
-from .schemas import BASIC, NUMBERS, PROPERTIES, STRINGS, Held, check_schema
+from .schemas import BASIC, NUMBERS, STRINGS, Held, check_schema
 
 xgrammar: Any = import_module("xgrammar")
 
 SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
-HELD = Held(BASIC | NUMBERS | PROPERTIES | STRINGS)
+HELD = Held(
+    BASIC | NUMBERS | STRINGS | {"minProperties", "maxProperties"},
+    formats=frozenset({"date", "time", "date-time", "uuid"}),
+)
 
 
 class Matcher:
@@ -111,13 +116,16 @@ class Compiler:
         if wanted.kind == "json_schema":
             check_schema(wanted.schema, HELD)
             separators = None if whitespace else (",", ":")
-            return self.json.compile_json_schema(wanted.text, any_whitespace=whitespace, separators=separators)
+            return self.json.compile_json_schema(
+                json.dumps(dated(wanted.schema)), any_whitespace=whitespace, separators=separators
+            )
         if wanted.kind == "regex":
             return self.any_text.compile_regex(wanted.text)
         if wanted.kind == "lark":
             return self.any_text.compile_lark(wanted.text)
-        text = wanted.text
-        if wanted.kind == "choices":
+        if wanted.kind == "ebnf":
+            text = plain(wanted.text)
+        else:
             text = "root ::= " + " | ".join(json.dumps(one, ensure_ascii=False) for one in wanted.choices)
         return self.any_text.compile_grammar(text)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import tokenizers
 import torch
@@ -16,6 +18,8 @@ from torch import Tensor
 
 import genmode
 from genmode_processors.grammar import installed
+from genmode_processors.grammar.matchers import OFFERS, Vocabulary
+from genmode_processors.grammar.requests import wanted
 
 ENGINES = ("llguidance", "xgrammar", "outlines-core", "lm-format-enforcer")
 ANY_GRAMMAR = ("llguidance", "xgrammar")
@@ -84,6 +88,24 @@ def needs(engine: str) -> None:
     """Skip where the engine is not installed."""
     if engine not in installed():
         pytest.skip(f"{engine} is not installed")
+
+
+def takes(grammar: Any, engine: str, candidates: list[str]) -> list[bool]:
+    """Of each text, whether an engine allows it byte by byte and as a whole."""
+    vocabulary = Vocabulary((*(bytes([i]) for i in range(256)), b""), 257, (256,), lambda text: list(text.encode()))
+    offer = next(one for one in OFFERS if one.name == engine)
+    module = importlib.import_module(f"genmode_processors.grammar.{offer.module}")
+    grammar = module.engine(vocabulary).compile(wanted(grammar), False)
+    return [_takes(grammar.matcher(), text.encode(), vocabulary.words) for text in candidates]
+
+
+def _takes(matcher: Any, text: bytes, count: int) -> bool:
+    for byte in text:
+        words = np.zeros(count, dtype=np.int32)
+        matcher.fill(words)
+        if not words[byte // 32] >> byte % 32 & 1 or not matcher.advance(byte):
+            return False
+    return bool(matcher.complete)
 
 
 REGEX = r"[a-c]{2,4}-(red|green|blue)-[0-9]{3}"
