@@ -3,8 +3,8 @@
 llama.cpp's notation has `\\xHH`, `\\uHHHH` and `\\UHHHHHHHH` in literals and classes; in a class every character but a
 leading `^` and a `-` in the middle stands for itself, and `.` is any character, line ends included
 (https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md). Other engines take classes for those of a
-regex, where `&&`, `--` or `~~` mean something else, and lose leading zeros of `\\u`. Here each is written so that both
-read the same.
+regex, where `&&`, `--` or `~~` mean something else, lose leading zeros of `\\u`, or read on behind the two digits of
+`\\x` as long as there are more. Here each is written so that all read the same: no digit or letter follows `\\xHH`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _rewritten(found: re.Match[str]) -> str:
     if found["any"] is not None:
         return "[\\x00-\U0010ffff]"
     if found["literal"] is not None:
-        return '"' + "".join(_in_literal(one) for one, _ in _characters(found["literal"])) + '"'
+        return _literal([one for one, _ in _characters(found["literal"])])
     text = found["set"]
     inverse = text.startswith("^")
     members = _characters(text[inverse:])
@@ -44,6 +44,17 @@ def _rewritten(found: re.Match[str]) -> str:
         for place, (one, escaped) in enumerate(members)
     )
     return f"[{'^' * inverse}{inside}]"
+
+
+def _literal(characters: list[str]) -> str:
+    """A literal, or several in a row: one ends behind each `\\xHH`."""
+    parts = [""]
+    for one in characters:
+        parts[-1] += _in_literal(one)
+        if parts[-1].endswith(f"\\x{ord(one):02x}"):
+            parts.append("")
+    parts = [f'"{part}"' for part in parts if part] or ['""']
+    return parts[0] if len(parts) == 1 else f"({' '.join(parts)})"
 
 
 def _characters(text: str) -> list[tuple[str, bool]]:
@@ -72,4 +83,4 @@ def _in_literal(one: str) -> str:
 
 
 def _in_set(one: str) -> str:
-    return one if one > "\x7f" or one.isalnum() else f"\\x{ord(one):02x}"
+    return one if one > "\x7f" else f"\\x{ord(one):02x}"
