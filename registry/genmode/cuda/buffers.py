@@ -83,7 +83,7 @@ class BufferPool:
         self.idle: list[StaticBuffers] = []
 
     def take(self, mark: Any, rows: int, capacity: int) -> StaticBuffers | None:
-        """An idle static buffers that fits, if there is one; forgets all if the model has changed."""
+        """Idle static buffers that fit, if there are any; forgets all if the model has changed."""
         with self.lock:
             if mark != self.mark:
                 self.mark, self.idle = mark, []
@@ -94,7 +94,7 @@ class BufferPool:
         return None
 
     def give(self, mark: Any, buffers: StaticBuffers) -> None:
-        """Keep a static buffers for the next call."""
+        """Keep static buffers for the next call."""
         with self.lock:
             if mark == self.mark:
                 self.idle.append(buffers)

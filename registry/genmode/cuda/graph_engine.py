@@ -250,7 +250,7 @@ class GraphEngine(StaticEngine):
         self.name, self.replays = "static", False
 
     def _enlarge(self, needed: int) -> None:
-        """Move to a static buffers of at least twice the capacity."""
+        """Move to static buffers of at least twice the capacity."""
         old = self.buffers
         if old is None:
             return

@@ -18,7 +18,7 @@ from torch import Tensor
 from .kernels import build as kernels
 
 KEPT = 12
-"""Recorded functions kept with one static buffers; the one used longest ago goes first."""
+"""Recorded functions kept with one set of static buffers; the one used longest ago goes first."""
 
 SMALL = 8192
 """Arguments of so many bytes at most are copied together by one kernel."""
@@ -117,7 +117,7 @@ def _small(tensor: Tensor) -> bool:
 
 
 class Replays:
-    """The recorded functions of one static buffers."""
+    """The recorded functions of one set of static buffers."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Any, Recorded] = OrderedDict()
@@ -158,7 +158,7 @@ class Replays:
 
 
 def mark_static(tensor: Tensor) -> Tensor:
-    """Mark a tensor as one that is written in place for as long as its static buffers lives; returns it."""
+    """Mark a tensor as one that is written in place for as long as its static buffers live; returns it."""
     tensor._genmode_static = True  # type: ignore[attr-defined]
     return tensor
 

@@ -86,7 +86,7 @@ class Engine(Protocol):
         ...
 
     def free(self) -> None:
-        """Memory has run out: forget what is kept for later calls. What this call has is_static until `close`."""
+        """Memory has run out: forget what is kept for later calls. What this call has stays until `close`."""
         ...
 
     def close(self) -> None:

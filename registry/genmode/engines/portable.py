@@ -6,7 +6,7 @@ is run alone: slow, but the same tokens on any model whose cache can forget.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -212,12 +212,7 @@ class PortableEngine:
         one.__dict__.update(self.__dict__)
         index = torch.tensor([row], device=self.ids.device)
         one._alone, one.ids, one.kwargs = [], self.ids[row : row + 1], self._selected(index)
-        size = self.ids.shape[0]
-        one.outputs = type(self.outputs)(
-            {  # the next inputs may be made of what the last forward returned
-                k: v if k in caches.CACHE_NAMES else _picked(k, v, index, size) for k, v in self.outputs.items()
-            }
-        )
+        one.outputs = pick_outputs(self.outputs, index)  # the next inputs may be made of what the last forward returned
         name = self._cache_name()
         if name is not None:
             one.kwargs[name] = one.outputs[name] = caches.split_cache(self.kwargs[name], row)
@@ -225,8 +220,7 @@ class PortableEngine:
 
     def _selected(self, rows: Tensor) -> dict[str, Any]:
         """The keyword arguments with row i continuing `rows[i]`; the cache is left to the caller."""
-        size = self.ids.shape[0]
-        return {k: v if k in caches.CACHE_NAMES else _picked(k, v, rows, size) for k, v in self.kwargs.items()}
+        return _all_picked(self.kwargs, rows, self.ids.shape[0])
 
     def select(self, rows: Tensor, within: bool) -> None:
         if self._alone:
@@ -299,14 +293,20 @@ def last_hidden(outputs: Any) -> Tensor | None:
 # Functions of the module's and no closures: one that calls itself is a cycle, and would keep the tensors that it saw.
 
 
+def _all_picked(values: Mapping[str, Any], rows: Tensor, size: int) -> dict[str, Any]:
+    """What a forward of `size` rows takes or returns, with row i being `rows[i]`; caches are left as they are."""
+    return {k: v if k in caches.CACHE_NAMES else _picked(k, v, rows, size) for k, v in values.items()}
+
+
 def _picked(key: str, value: Any, rows: Tensor, size: int) -> Any:
-    """A keyword argument of a forward of `size` rows, with row i being `rows[i]`."""
     if isinstance(value, Tensor):
         axis = 1 if key == "position_ids" and value.ndim == 3 else 0
         if value.ndim > axis and value.shape[axis] == size:
             return value.index_select(axis, rows.to(value.device))
     elif isinstance(value, dict):  # encoder outputs
         return type(value)({k: _picked(k, v, rows, size) for k, v in value.items()})
+    elif isinstance(value, tuple):  # hidden states, attentions
+        return tuple(_picked(key, one, rows, size) for one in value)
     return value
 
 
@@ -330,10 +330,4 @@ def _joined(values: list[Any]) -> Any:
 
 def pick_outputs(outputs: Any, rows: Tensor) -> Any:
     """What the model returned, with row i being `rows[i]`; the cache is left as it is."""
-    return type(outputs)({k: v if k in caches.CACHE_NAMES else _row_picked(v, rows) for k, v in outputs.items()})
-
-
-def _row_picked(value: Any, rows: Tensor) -> Any:
-    if isinstance(value, Tensor):
-        return value.index_select(0, rows.to(value.device))
-    return tuple(_row_picked(one, rows) for one in value) if isinstance(value, tuple) else value
+    return type(outputs)(_all_picked(outputs, rows, outputs.logits.shape[0]))

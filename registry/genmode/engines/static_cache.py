@@ -1,7 +1,7 @@
 """A cache whose rows have their own lengths, written in place.
 
 Slot j of a row holds the keys and values of the row's token j, left padding included, so that going back is
-a subtraction on lengths and a finished row costs nothing to keep. Left padding is_static where the prompt had
+a subtraction on lengths and a finished row costs nothing to keep. Left padding stays where the prompt had
 it and is hidden by the mask.
 """
 

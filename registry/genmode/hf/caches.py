@@ -48,9 +48,9 @@ def rewindable_cache(model: Any, cache: Any) -> Any:
     if type(own) is DynamicCache and any(getattr(layer, "is_sliding", False) for layer in own.layers):
         if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in own.layers):
             return None  # some hold a state beside keys and values, which a fresh cache would lack
-        if not _masks_by_window(model):
+        if own.get_seq_length() or isinstance(cache, EncoderDecoderCache) or not _masks_by_window(model):
             return None
-        return None if own.get_seq_length() or isinstance(cache, EncoderDecoderCache) else DynamicCache()
+        return DynamicCache()
     return cache
 
 

@@ -2,7 +2,8 @@
 
 Without `seed=`, torch's global generator is used exactly as transformers uses it, draw for draw. With
 `seed=`, every number is a function of the row's seed, of how many tokens the row has decoded (those that a
-processor took back included) and of what is drawn, so that a row's result does not depend on what else is in the batch, on the device, or on drafting.
+processor took back included) and of what is drawn, so that a row's result does not depend on what else is in the
+batch, on the device, or on drafting.
 """
 
 from __future__ import annotations
