@@ -1,9 +1,8 @@
 """Tokens that must come: first, last, or by a callback.
 
 Forcing tokens sets their scores to 0 and all others to -inf, in the rows that it concerns; several forced
-tokens tie. The callback names the tokens that a row may continue with, and keeps their scores. A callback
-that allows only tokens masked before has them forced, as in transformers 5.23 (before, such a row was all
--inf), but only where that holds for all beams of an input.
+tokens tie. The callback names the tokens that a row may continue with, and keeps their scores. Where it allows
+only tokens that are masked before, none is left, which is an error (transformers 5.23 lets those through).
 """
 
 from __future__ import annotations
@@ -190,10 +189,9 @@ class PrefixAllowedTokens(genmode.LogitsProcessor, genmode.StandIn):
                 )
             allowed.append(torch.as_tensor(ids, dtype=torch.long, device=scores.device))
         kept = [scores[row, tokens] for row, tokens in enumerate(allowed)]
-        masked = self._unsatisfiable(kept)
         scores.fill_(-torch.inf)
         for row, (tokens, score) in enumerate(zip(allowed, kept, strict=True)):
-            scores[row, tokens] = score.masked_fill_(masked[row], 0.0)
+            scores[row, tokens] = score
         return scores
 
     def reorder(self, rows: Tensor) -> None:
@@ -201,10 +199,3 @@ class PrefixAllowedTokens(genmode.LogitsProcessor, genmode.StandIn):
 
     def reset(self) -> None:
         self._inputs = []
-
-    def _unsatisfiable(self, kept: list[Tensor]) -> Tensor:
-        """`[rows]`, bool: rows of inputs all of whose rows keep masked scores alone."""
-        inputs = torch.tensor(self._inputs, device=kept[0].device)
-        satisfied = ~torch.stack([score.amax() for score in kept]).isneginf()
-        counts = inputs.new_zeros(max(self._inputs) + 1).index_add_(0, inputs, satisfied.long())
-        return counts[inputs] == 0

@@ -1,7 +1,8 @@
 """Scores made safe to sample from: no invalid values, and logarithms of probabilities.
 
 `remove_invalid_values` puts 0 for NaN and the largest and smallest number of the scores' type for
-infinities, masked tokens included, as transformers does. `renormalise` puts `score - log sum exp score`. A
+infinities, masked tokens included, as transformers does, but leaves a row alone whose every token is masked: none of
+them may be chosen. `renormalise` puts `score - log sum exp score`. A
 row whose every token is masked stays all -inf under it (transformers yields NaN); NaN in a row spreads over
 the row. Ties stay ties. Rows do not influence each other; there is no state.
 """
@@ -45,7 +46,11 @@ class RemoveInvalidValues(genmode.LogitsProcessor, genmode.StandIn):
         return cls()
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
-        return scores.nan_to_num_(0.0) if self.params.remove_invalid_values else scores
+        if not self.params.remove_invalid_values:
+            return scores
+        masked = scores.isneginf().all(-1)
+        scores.nan_to_num_(0.0)
+        return scores if host_sync.surely_none(masked) else scores.masked_fill_(masked[:, None], -torch.inf)
 
 
 class Renormalise(genmode.LogitsProcessor, genmode.StandIn):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import host_sync
+from .judging import check_choice
 
 if TYPE_CHECKING:
     from .scores import StepScores
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def advance(state: DecodeState, scores: StepScores, tokens: Tensor, rows: Tensor | None) -> None:
     """Every row takes one token, after row i has become `rows[i]`."""
     history = state.history
+    check_choice(state, scores)
     scores.record()
     if rows is not None:
         select(state, rows)
@@ -87,6 +89,7 @@ def advance_unevenly(state: DecodeState, scores: StepScores, tokens: Tensor, cou
         if requests is not None:
             done = done & ~requests.take(first)
         state.finish_rows(done)
+    check_choice(state, scores, counts)
     if state.stopping.others and width > 1:  # they have seen all positions
         state.stopping.rollback(width - counts)
     if state.recorder.active:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..contract.history import History
@@ -169,7 +170,7 @@ class Line:
         index = 0
         try:
             for index in range(end):
-                scores = self._objects[index].process(scores, history)
+                scores = as_scores(self._objects[index].process(scores, history), scores)
         except GenmodeError:
             raise
         except Exception as error:
@@ -182,3 +183,20 @@ class Line:
             if one.processor is culprit:
                 return DecodingError(f"processor {one.name!r} (from {one.origin}) {cause}", component=one.name)
         return DecodingError(f"the {type(culprit).__name__.lower()} beside the model {cause}")
+
+
+def as_scores(returned: Any, given: Tensor) -> Tensor:
+    """What a component made of scores `given`, `[rows, vocab]`, float32; other floating dtypes are converted.
+
+    Raises:
+        ValueError: it is no tensor, or of another shape, of no floating dtype or on another device.
+    """
+    if not isinstance(returned, Tensor):
+        raise ValueError(f"it returned {type(returned).__name__}; scores are a tensor {list(given.shape)}")
+    if returned.shape != given.shape or returned.device != given.device or not returned.is_floating_point():
+        raise ValueError(
+            f"it returned {returned.dtype} of shape {list(returned.shape)} on {returned.device}; scores are float32 of "
+            f"shape {list(given.shape)} on {given.device}"
+        )
+    scores: Tensor = returned.to(torch.float32)
+    return scores

@@ -56,27 +56,35 @@ def log_processed(logits: Tensor, pure: PureChain) -> Tensor:
     return pure.line.process(log_softmax(logits), _NOTHING)
 
 
-def best_processed(logits: Tensor, pure: PureChain) -> Tensor:
-    """The token with the highest score in each row: `[rows]`, long."""
-    return first_best(pure(logits) if pure.key else logits)
+def best_processed(logits: Tensor, pure: PureChain) -> tuple[Tensor, Tensor | None]:
+    """The token with the highest score in each row, `[rows]`, long, and the scores if they are not the logits."""
+    if not pure.key:
+        return first_best(logits), None
+    scores = pure(logits)
+    return first_best(scores), scores
 
 
-def drawn(logits: Tensor, pure: PureChain) -> Tensor:
-    """A token for each row, `[rows]`, long, with noise of torch's generator."""
+def drawn(logits: Tensor, pure: PureChain) -> tuple[Tensor, Tensor | None]:
+    """A token for each row, `[rows]`, long, with noise of torch's generator, and the scores if they are not the logits.
+
+    The scores are those before the end of the chain, which masks no row wholly.
+    """
     return _draw(logits, pure, candidates.GeneratorNoise())
 
 
-def drawn_for_seeds(logits: Tensor, keys: Tensor, decoded: Tensor, pure: PureChain) -> Tensor:
+def drawn_for_seeds(
+    logits: Tensor, keys: Tensor, decoded: Tensor, pure: PureChain
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """The same with the noise of rows with the seeds `keys` that have decoded so many tokens, `[rows]`, long, each."""
     noise = SeededNoise(keys)
     noise.decoded = decoded
     return _draw(logits, pure, noise)
 
 
-def _draw(logits: Tensor, pure: PureChain, noise: Any) -> Tensor:
+def _draw(logits: Tensor, pure: PureChain, noise: Any) -> tuple[Tensor, Tensor | None]:
     scores = logits.to(torch.float32, copy=True)
     scores = pure.line.process(scores, _NOTHING, head=True) if pure.key else scores
-    return candidates.draw(pure.line.tail, scores, _NOTHING, noise)
+    return candidates.draw(pure.line.tail, scores, _NOTHING, noise), scores if pure.key else None
 
 
 _NOTHING = History(torch.empty(0, 0, dtype=torch.long), None, torch.empty(0, dtype=torch.long), 0, 0)

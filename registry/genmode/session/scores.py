@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..sampling import candidates
-from ..sampling.selection import first_best, log_softmax
+from ..sampling.selection import first_best, highest_values, log_softmax
+from .links import as_scores
 from .noise import SeededNoise, TorchNoise
 from .pure_chain import best_processed, drawn, drawn_for_seeds, log_processed
 
@@ -27,15 +28,24 @@ class StepScores:
             were asked for.
         draft: `[rows, k]`, long: the drafted tokens that this forward has run; None if there are none.
         walked: whether the processors have accepted the draft on the way to its scores.
+        judged: `[rows, vocab]`, float32: what tokens are chosen from, after those processors that can mask every token;
+            None where they are chosen from the logits. Once a draft is committed, `[rows, 1]`: the lowest that `highest` gave.
+        chosen: the tokens that `best` or `sample` gave last.
     """
 
-    __slots__ = ("_each", "_each_scores", "_recorded", "_scores", "_state", "draft", "raw", "walked")
+    __slots__ = (
+        "_each", "_each_scores", "_highest", "_recorded", "_scores", "_state", "chosen", "draft", "judged", "raw", "walked",
+    )  # fmt: skip
 
     def __init__(self, state: DecodeState, raw: Tensor, draft: Tensor | None) -> None:
         self._state, self.raw, self.draft = state, raw, draft
         self._scores: Tensor | None = None
         self._each: Tensor | None = None
         self._each_scores: Tensor | None = None
+        self.judged: Tensor | None = None
+        self.chosen: Tensor | None = None
+        self._highest: list[Tensor] = []
+        """Of each position of a draft the highest score of each row, `[rows]`."""
         self.walked = self._recorded = False
 
     @property
@@ -70,12 +80,16 @@ class StepScores:
                 scores = self.process(self.logits)
             else:
                 scores = self._state.engine.replay(pure, self.given)
-            self._scores = scores
+            self._settle(scores)
         return scores
 
     @scores.setter
     def scores(self, value: Tensor) -> None:
-        self._scores = value
+        self._scores = self.judged = as_scores(value, self.logits)
+
+    def _settle(self, scores: Tensor) -> None:
+        self._scores = scores
+        self.judged = scores if len(self._state.chain) else None
 
     @property
     def pure(self) -> PureChain | None:
@@ -99,7 +113,7 @@ class StepScores:
                 scores = self.process(log_softmax(self.logits))
             else:
                 scores = self._state.engine.replay(log_processed, self.given, pure)
-            self._scores = scores
+            self._settle(scores)
         return scores
 
     @property
@@ -114,11 +128,10 @@ class StepScores:
     def each_scores(self) -> Tensor:
         """The same after all processors, each position with its own history: `[rows, k + 1, vocab]`."""
         if self._each_scores is None:
-            chain = self._state.chain
-            if not len(chain):
+            if not len(self._state.chain):
                 self._each_scores = self.each_logits
             else:
-                self._each_scores = torch.stack(self._walk(lambda x, history: chain.process(x, history)), dim=1)
+                self._each_scores = torch.stack(self._walk(self._processed), dim=1)
         return self._each_scores
 
     def process(self, values: Tensor) -> Tensor:
@@ -130,9 +143,10 @@ class StepScores:
         """The token with the highest score in each row, the first of equals: `[rows]`, long."""
         pure = self.pure
         if pure is None or self._scores is not None or self._state.reads_scores:
-            return first_best(self.scores)
-        found: Tensor = self._state.engine.replay(best_processed, self.given, pure)
-        return found
+            self.chosen = first_best(self.scores)
+        else:
+            self.chosen, self.judged = self._state.engine.replay(best_processed, self.given, pure)
+        return self.chosen
 
     def best_each(self) -> Tensor:
         """The same at each position of the draft and behind it: `[rows, k + 1]`, long."""
@@ -141,17 +155,16 @@ class StepScores:
 
     def sample(self) -> Tensor:
         """A token of each row from softmax(scores): `[rows]`, long."""
-        state, noise = self._state, self._state.noise
+        state, noise, pure = self._state, self._state.noise, self.pure
         if self._scores is not None or state.reads_scores:
-            return candidates.draw([], self.scores, state.history, noise)
-        pure = self.pure
-        if pure is not None and isinstance(noise, TorchNoise):
-            token: Tensor = state.engine.replay(drawn, self.given, pure)
-            return token
-        if pure is not None and isinstance(noise, SeededNoise):
-            token = state.engine.replay(drawn_for_seeds, self.given, noise.keys, noise.decoded, pure)
-            return token
-        return self._draw(self.logits, state.history)
+            self.chosen = candidates.draw([], self.scores, state.history, noise)
+        elif pure is not None and isinstance(noise, TorchNoise):
+            self.chosen, self.judged = state.engine.replay(drawn, self.given, pure)
+        elif pure is not None and isinstance(noise, SeededNoise):
+            self.chosen, self.judged = state.engine.replay(drawn_for_seeds, self.given, noise.keys, noise.decoded, pure)
+        else:
+            self.chosen = self._draw(self.logits, state.history)
+        return self.chosen
 
     def sample_each(self) -> Tensor:
         """The same at each position of the draft and behind it: `[rows, k + 1]`, long."""
@@ -164,6 +177,21 @@ class StepScores:
             return torch.stack(drawn, dim=1)
         return torch.stack(self._walk(self._draw), dim=1)
 
+    def highest(self, counts: Tensor | None = None) -> Tensor | None:
+        """The highest of the scores that each token was chosen from: `[rows, n]`, float32; NaN where there is one.
+
+        Args:
+            counts: `[rows]`, long: how many tokens each row takes, 0 stands for the others; None for one each.
+
+        Returns:
+            None where they were chosen from the model's logits.
+        """
+        if self._highest and counts is not None:
+            highest = torch.stack(self._highest, dim=1)
+            positions = torch.arange(highest.shape[1], device=highest.device)
+            return highest.masked_fill(positions >= counts[:, None], 0.0)
+        return None if self.judged is None else highest_values(self.judged)[:, None]
+
     def record(self) -> None:
         """Record what the call returns of this step, if that was not done yet."""
         recorder = self._state.recorder
@@ -175,8 +203,12 @@ class StepScores:
     def _draw(self, logits: Tensor, history: History) -> Tensor:
         chain, scores = self._state.chain, logits
         if len(chain):
-            scores = chain.process(logits.clone(), history, head=True)
+            scores = self.judged = chain.process(logits.clone(), history, head=True)
         return candidates.draw(chain.tail, scores, history, self._state.noise)
+
+    def _processed(self, logits: Tensor, history: History) -> Tensor:
+        self.judged = self._state.chain.process(logits, history)
+        return self.judged
 
     def _walk(self, function: Callable[[Tensor, History], Tensor]) -> list[Tensor]:
         """Apply `function(logits, history)` at each position, the draft being accepted on the way."""
@@ -190,6 +222,8 @@ class StepScores:
         for offset in range(each.shape[1]):
             state.noise.move(state, offset)
             results.append(function(each[:, offset].clone(), state.history.ahead(offset)))
+            if self.judged is not None:
+                self._highest.append(highest_values(self.judged))
             if offset < self.draft.shape[1]:
                 state.chain.accept(self.draft[:, offset])
         self.walked = True

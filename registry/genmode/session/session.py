@@ -12,6 +12,7 @@ from ..errors import CancelledError, DecodingError, GenmodeError
 from ..hf.embeddings import lookup_failure
 from .draft_model import DraftModel
 from .draft_scorer import DraftScorer
+from .judging import check_result
 from .noise import SeededNoise, TorchNoise, drawn_freely, drawn_from
 from .readback import AsyncReadback
 from .recording import CallReplay
@@ -78,7 +79,7 @@ class DecodingSession:
                 raise DecodingError(f"the strategy ended step {step.index} without commit(tokens)")
             if self._observe is not None:
                 self._observe(step)
-            if self._end.reached(state, scores.raw):
+            if self._end.reached(state, scores):
                 break
             if state.backtracking is not None:
                 state.backtracking.check(state.step_index)
@@ -152,6 +153,8 @@ class DecodingSession:
             self._state.emitter.reach(*final())
 
     def finish(self, sequences: Tensor, *, scores: Tensor | None = None, beam_indices: Tensor | None = None) -> None:
+        if scores is not None:
+            check_result(self._state, scores)
         self._state.result = sequences
         self._state.beams = {"sequences_scores": scores, "beam_indices": beam_indices}
 

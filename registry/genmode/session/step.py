@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..contract.session import Look
 from .commit import advance, advance_unevenly
+from .judging import check_tokens
 from .scores import StepScores
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class DecodingStep:
             raise RuntimeError("this step is already committed; take the next one from session.steps()")
         self.committed = True
         state = self._state
+        unevenly = self.draft is not None or counts is not None or state.abilities.backtracks
+        check_tokens(state, self._scores, tokens, unevenly)
         if taken is not None:
             if self._look is None or rows is not None:
                 raise ValueError("commit(taken=...) follows look() and does not go with rows=")
@@ -89,7 +92,7 @@ class DecodingStep:
             logits = self._look.logits
             state.engine.take(taken)
             state.ready_logits = logits.gather(1, taken[:, None, None].expand(-1, 1, logits.shape[2]))[:, 0]
-        elif self.draft is None and counts is None and not state.abilities.backtracks:
+        elif not unevenly:
             advance(state, self._scores, tokens, rows)
         else:
             tokens = tokens if tokens.dim() == 2 else tokens[:, None]

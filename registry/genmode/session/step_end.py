@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import DecodingError
 from ..sampling.selection import highest_values
+from .judging import exhausted, unsound
 from .readback import AsyncReadback
 
 if TYPE_CHECKING:
+    from .scores import StepScores
     from .state import DecodeState
     from .stream import Emitter
 
@@ -31,7 +32,7 @@ class StepEnd:
         self.brings_tokens = (
             state.emitter is not None and not state.abilities.drafts and not state.abilities.backtracks
         )  # fmt: skip
-        self.readback = AsyncReadback(state.device, 3 + (state.rows if self.brings_tokens else 0))
+        self.readback = AsyncReadback(state.device, 4 + (state.rows if self.brings_tokens else 0))
         self.undone = False
         self.level: int | None = None
         """The length that all rows had after the step before, where the host knew it."""
@@ -48,19 +49,19 @@ class StepEnd:
         if not math.isfinite(float(raw.amax() if alone else raw.flatten(1).amax(1).sum(dtype=torch.float32))):
             raise unsound(int((~raw.flatten(1).amax(1).isfinite()).long().argmax()))
 
-    def reached(self, state: DecodeState, raw: Tensor) -> bool:
+    def reached(self, state: DecodeState, scores: StepScores) -> bool:
         """Whether the loop ends with the step that was just committed.
 
         Args:
             state: the call.
-            raw: the step's logits, of any shape `[rows, ..., vocab]`.
+            scores: the step's.
 
         Raises:
-            DecodingError: the model's logits are not numbers.
+            DecodingError: the scores are not numbers, or a row has no token left.
         """
         stop_flag, state.stop_flag = state.stop_flag, None
         level = state.history.level
-        stop = self._on_host(state, stop_flag) if self.host_reads_freely else self._on_device(state, raw, stop_flag)
+        stop = self._on_host(state, stop_flag) if self.host_reads_freely else self._on_device(state, scores, stop_flag)
         stop = stop or (level is not None and level >= state.max_length)
         late = state.stopping.late
         if state.stopping.deadline is not None and self.agree is not None:
@@ -81,26 +82,29 @@ class StepEnd:
             return True
         return state.ending and state.some_done and not bool(state.unfinished.any())
 
-    def _on_device(self, state: DecodeState, raw: Tensor, stop_flag: Tensor | None) -> bool:
+    def _on_device(self, state: DecodeState, scores: StepScores, stop_flag: Tensor | None) -> bool:
         """Send this step's flags, read those of the step before."""
-        logits = raw if state.chain.keeps_nan else None
+        seen = scores.judged
+        if seen is None and state.chain.keeps_nan:
+            seen = scores.raw
+        may_be_masked = not state.ending
         level = state.history.level
         before_level, self.level = self.level, level
         unfinished = state.unfinished if state.ending and state.some_done else None
         last = state.history.last()[:, 0] if self.brings_tokens else None
         if level is None:
-            values = report(logits, unfinished, stop_flag, last, state.history.lengths)
+            values = report(seen, may_be_masked, unfinished, stop_flag, last, state.history.lengths)
         else:
-            values = state.engine.replay(report, logits, unfinished, stop_flag, last, None)
+            values = state.engine.replay(report, seen, may_be_masked, unfinished, stop_flag, last, None)
         before = self.readback.exchange(values)
         if state.emitter is not None and state.ending and not self.brings_tokens:
             self._stream(state, state.emitter)
         if before is None:
             return False
-        if logits is not None and int(before[1]) < state.rows:
-            raise unsound(int(before[1]))
+        if int(before[1]) < state.rows and seen is not None:
+            raise exhausted(state, int(before[1])) if int(before[3]) else unsound(int(before[1]), state)
         if self.brings_tokens and state.ending and state.emitter is not None:
-            state.emitter.put(before[3:])
+            state.emitter.put(before[4:])
         if level is None:  # one step later rows are longer by at most what that step fed
             state.limit((int(before[2]) if before_level is None else before_level) + state.step_width)
         if int(before[0]):
@@ -130,48 +134,43 @@ class StepEnd:
         elif self.brings_tokens:
             last = self.readback.last()
             if last is not None and not self.undone:
-                state.emitter.put(last[3:])
+                state.emitter.put(last[4:])
         elif state.backtracking is not None:
             state.emitter.advance(state.history, torch.zeros_like(state.unfinished))
         state.emitter.end()
 
 
 def report(
-    logits: Tensor | None, unfinished: Tensor | None, stop_flag: Tensor | None, last: Tensor | None,
-    lengths: Tensor | None,
+    scores: Tensor | None, may_be_masked: bool, unfinished: Tensor | None, stop_flag: Tensor | None,
+    last: Tensor | None, lengths: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    """What the host must know of a step: `[3]` or `[3 + rows]`, long.
+    """What the host must know of a step: `[4]` or `[4 + rows]`, long.
 
     Args:
-        logits: `[rows, ..., vocab]`; None if they may be anything.
+        scores: `[rows, ..., vocab]`: what tokens were chosen from; None if they may be anything.
+        may_be_masked: whether rows that go on may have no token left, as beams may that others replace.
         unfinished: `[rows]`, bool; None if no row can have ended.
         stop_flag: one bool; None for false.
         last: `[rows]`, long: tokens to be streamed.
         lengths: `[rows]`, long; None if the host knows them.
 
     Returns:
-        Whether the loop goes on, how many rows there are before the first whose logits are not finite, the greatest
-        length, and the tokens to be streamed. What was not given counts for nothing.
+        Whether the loop goes on, how many rows there are before the first whose highest score is not finite, the greatest
+        length, whether a row has no token left, and the tokens to be streamed. What was not given counts for nothing.
     """
-    device = next(one.device for one in (logits, unfinished, stop_flag, last, lengths) if one is not None)
+    device = next(one.device for one in (scores, unfinished, stop_flag, last, lengths) if one is not None)
     one = torch.ones(1, dtype=torch.long, device=device)
     running = one if unfinished is None else unfinished.any().long()[None]
     if stop_flag is not None:
         running = running * ~stop_flag
-    sound = one
-    if logits is not None:
-        best = highest_values(logits.flatten(1))
+    sound = dead = one
+    if scores is not None:
+        best = highest_values(scores.flatten(1))
+        if may_be_masked:
+            best = best.clamp(min=0.0)
+        elif unfinished is not None:
+            best = best.masked_fill(~unfinished, 0.0)
         sound = (best - best == 0).cumprod(0, dtype=torch.long).sum(0, keepdim=True)  # a finite number less itself is 0
+        dead = (best.amin(0, keepdim=True) == -torch.inf).long()
     longest = one if lengths is None else lengths.amax()[None]
-    return torch.cat([running, sound, longest, *([] if last is None else [last])])
-
-
-def unsound(row: int | None) -> DecodingError:
-    """The error for logits that are not numbers."""
-    return DecodingError(
-        "the model's logits are not numbers (NaN or infinite)"
-        + ("" if row is None else f" in row {row}")
-        + "; look for overflow in float16 (bfloat16 or float32 avoid it), for damaged weights, or set "
-        "remove_invalid_values=True to go on",
-        row=row,
-    )
+    return torch.cat([running, sound, longest, dead, *([] if last is None else [last])])

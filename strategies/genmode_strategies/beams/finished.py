@@ -148,8 +148,8 @@ class Finished:
         length, decoded = tokens.shape[1], tokens.shape[1] - self.session.prompt_length
         worth = running.view(inputs, beams) / (decoded**self.params.length_penalty)
         # Any finished hypothesis comes before any open one; float64 keeps the order beside the large numbers.
-        finished = held.scores.double().where(self.done, 2 * MASKED)
-        best = torch.cat([finished, worth.double() + MASKED], 1).topk(beams).indices
+        finished = held.scores.where(self.done, -torch.inf)
+        best = torch.cat([finished.double(), worth.double() + MASKED], 1).topk(beams).indices
         records = torch.full_like(held.records, self.fill)
         records[:, :, :length] = tokens.view(inputs, beams, length)
         records[:, :, -1] = length - 1
@@ -159,7 +159,7 @@ class Finished:
             behind[:, :, :decoded] = self.parents.rows[:, :decoded].view(inputs, beams, -1)
             parent_rows = pick(parent_rows, behind, best)
         self.held = held._replace(
-            records=pick(held.records, records, best), scores=pick(held.scores, worth, best), parent_rows=parent_rows
+            records=pick(held.records, records, best), scores=pick(finished, worth, best), parent_rows=parent_rows
         )
 
 

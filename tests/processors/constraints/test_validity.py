@@ -54,3 +54,10 @@ def test_a_masked_row_stays_masked_and_leaves_others_alone(vocab: int, dtype: to
 
 def test_nan_is_not_hidden() -> None:
     assert run(Renormalise(), torch.tensor([[math.nan, 1.0]]), PAST).isnan().all()
+
+
+def test_a_row_whose_every_token_is_masked_gets_no_numbers() -> None:
+    result = run(
+        RemoveInvalidValues(), torch.tensor([[-math.inf, -math.inf], [math.nan, -math.inf]]), history([[0]] * 2)
+    )
+    assert result.tolist() == [[-math.inf, -math.inf], [0.0, torch.finfo(torch.float32).min]]

@@ -178,6 +178,8 @@ def test_rows_that_go_back_take_their_side_models_along() -> None:
     from ...registry.session.backtrack_support import MAX_BACKTRACK, Fickle, wish
 
     for name, (rule, _) in KINDS.items():
+        if name.startswith("contrastive"):  # leaves too few tokens plausible for one of them to be banned
+            continue
         result = run(name, 3, processors=[Fickle()])
         for row in range(3):
             tokens: list[int] = []
@@ -347,11 +349,8 @@ class TestBadInput:
             [0.0, -torch.inf],
         ]
         for name in KINDS:
-            out = run(
-                name, 1, suppress_tokens=list(range(100)), max_new_tokens=3, return_dict_in_generate=True,
-                output_scores=True,
-            )  # fmt: skip
-            assert all(bool(one.isneginf().all()) for one in out.scores)
+            with pytest.raises(genmode.DecodingError, match="no token left"):
+                run(name, 1, suppress_tokens=list(range(100)), max_new_tokens=3)
 
 
 def test_mamba_beside_a_model() -> None:

@@ -57,7 +57,8 @@ def test_scores_by_hand() -> None:
     assert chain is not None
     logits = torch.tensor([[8.0, 16.0, 0.0]])
     assert chain(logits).tolist() == [[1.0, 2.0, 0.0]]
-    assert best_processed(logits, chain).tolist() == [1]
+    tokens, scores = best_processed(logits, chain)
+    assert (tokens.tolist(), scores.tolist()) == ([1], [[1.0, 2.0, 0.0]])
     assert logits.tolist() == [[8.0, 16.0, 0.0]]
 
 
@@ -69,7 +70,7 @@ def test_draws_for_seeds_are_those_of_the_session() -> None:
     noise = SeededNoise(keys)
     noise.decoded = decoded
     expected = (logits.softmax(-1) / noise.exponential_full(logits)).argmax(-1)
-    assert torch.equal(drawn_for_seeds(logits, keys, decoded, chain), expected)
+    assert torch.equal(drawn_for_seeds(logits, keys, decoded, chain)[0], expected)
 
 
 def test_a_failure_names_the_processor() -> None:
