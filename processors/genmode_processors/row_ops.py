@@ -27,6 +27,11 @@ def shortest(history: genmode.History) -> int:
     return history.prompt if history.level is None else history.level
 
 
+def padded(history: genmode.History) -> bool:
+    """Whether rows may begin with padding, as far as the host knows. Use it to skip work, never to change results."""
+    return not host_sync.surely_none(history.starts > 0)
+
+
 def every(history: genmode.History, value: bool) -> Tensor:
     """`[rows]`, bool: the same for every row."""
     return torch.full((history.rows,), value, device=history.tokens.device)

@@ -18,7 +18,7 @@ from . import tracing
 from .call.inputs import prompt_ids
 from .call.loop import Loop
 from .call.request import build
-from .errors import ParameterError
+from .errors import GenmodeError, ParameterError
 from .hf.embeddings import lookup_failure
 from .hf.generate import has_loop_of_its_own, plain_generate
 from .plan import Plan
@@ -220,11 +220,15 @@ def _through_transformers(request: Any, loop: Loop) -> Any:
         # graphs are captured, and kernels started, on the current device
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             return plain_generate(request.model)(generation_config=request.config, custom_generate=loop, **request.call)
-    except IndexError as error:  # an encoder has looked up embeddings that it does not have
+    except (GenmodeError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of transformers' preparation: what the loop raises is of the family
         ids = prompt_ids(request.model, request.call)
-        reason = lookup_failure(request.model, ids) if isinstance(ids, Tensor) else ""
-        if not reason:
-            raise
-        raise ParameterError(reason) from error
+        reason = ""
+        if isinstance(error, IndexError) and isinstance(ids, Tensor):
+            reason = lookup_failure(request.model, ids)  # an encoder has looked up embeddings that it does not have
+        raise ParameterError(
+            reason or f"transformers cannot prepare this call: {type(error).__name__}: {error}"
+        ) from error
     finally:
         torch.set_grad_enabled(grad)

@@ -105,7 +105,7 @@ def candidate_layers(chosen: str | list[int], count: int, tied: bool) -> list[in
     elif chosen == "high":
         layers = list(range(half if count <= 40 else count - 20, count, 2))
     else:
-        layers = [layer for layer in chosen if isinstance(layer, int) and layer < count]
+        layers = list(dict.fromkeys(layer for layer in chosen if isinstance(layer, int) and layer < count))
     if not layers:
         raise genmode.ParameterError(
             f"dola_layers={chosen!r} leaves no layer of a model of {count} layers"

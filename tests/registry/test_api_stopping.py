@@ -41,7 +41,7 @@ class TestStopping:
     def test_stop_strings_need_the_tokenizer(self) -> None:
         with pytest.raises(genmode.ParameterError, match="tokenizer="):
             genmode.generate(tiny("llama"), **ONE, **FLAGS, stop_strings="a")
-        with pytest.raises(genmode.ParameterError, match="at least one character"):
+        with pytest.raises(genmode.ParameterError, match="at least 1 character"):
             genmode.generate(tiny("llama"), **ONE, **FLAGS, stop_strings=[""], tokenizer=tokenizer())
 
     @pytest.mark.parametrize("flags", [{}, {"num_beams": 3}, {"prompt_lookup_num_tokens": 3}], ids=str)

@@ -166,7 +166,7 @@ class ExponentialDecayLength(EndProcessor, genmode.StandIn):
     replaces = ("ExponentialDecayLengthPenalty",)
 
     class Params(genmode.Params):
-        exponential_decay_length_penalty: tuple[int, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = Field(
+        exponential_decay_length_penalty: tuple[int, Annotated[float, Field(gt=0)]] | None = Field(
             None, description="new tokens from which on, and factor by which, the end grows more likely"
         )
 

@@ -5,8 +5,9 @@ With n the size and L a row's length, token v is banned (-inf) if for some windo
     x[i .. i+n-2] = x[L-n+1 .. L-1]   and   x[i+n-1] = v
 
 where the windows lie in the row itself, or in the encoder's input. With n = 1 every token that occurred is
-banned. The whole row counts, its prompt and, as in transformers, its left padding too. A row shorter than
-n - 1 bans nothing. A ban can mask every token of a row: all its scores are then -inf, never NaN.
+banned. The whole row counts, its prompt too; padding is no text, other than in transformers. A row shorter than
+n - 1 bans nothing. Where every token of the vocabulary would repeat an n-gram, the row is left as it is: some n-gram
+has to come twice (transformers masks all).
 
 The windows are compared by n - 1 shifted comparisons of `[rows, length]`, so a step is linear in the length
 and holds no list of n-grams. Rows are read off the history, so drafting needs no state, and beams only the
@@ -26,9 +27,9 @@ from torch import Tensor
 import genmode
 
 from ..begun import Begun
-from ..encoder_tokens import encoder_tokens
+from ..encoder_tokens import encoder_tokens, from_call
 from ..order import preceding
-from ..row_ops import columns, expand_rows, forbid, lower, shortest
+from ..row_ops import columns, expand_rows, forbid, lower, padded, shortest
 
 
 def matching(columns: Sequence[Tensor], end: Tensor) -> Tensor:
@@ -45,6 +46,20 @@ def matching(columns: Sequence[Tensor], end: Tensor) -> Tensor:
     for place in range(1, len(columns)):
         same.logical_and_(columns[place] == end[:, place : place + 1])
     return same
+
+
+def spared(banned: Tensor, tokens: Tensor, vocab: int) -> Tensor:
+    """`banned` without the rows in which it bans all tokens of the vocabulary.
+
+    Args:
+        banned: `[rows, windows]`, bool.
+        tokens: `[rows, windows]`, long: the token that each window bans.
+    """
+    if tokens.shape[1] < vocab:
+        return banned
+    hit = banned.new_zeros(len(banned), vocab + 1)
+    hit.scatter_(1, tokens.where(banned, vocab).clamp(max=vocab), True)
+    return banned & ~hit[:, :vocab].all(1, keepdim=True)
 
 
 class NoRepeatNgram(genmode.LogitsProcessor, genmode.StandIn):
@@ -81,7 +96,9 @@ class NoRepeatNgram(genmode.LogitsProcessor, genmode.StandIn):
         )
         if shortest(history) < tokens.shape[1]:
             banned.logical_and_(columns(banned) + size <= history.lengths[:, None])
-        return forbid(scores, places[-1], banned)
+        if padded(history):
+            banned.logical_and_(columns(banned) >= history.starts[:, None])
+        return forbid(scores, places[-1], spared(banned, places[-1], scores.shape[1]))
 
 
 class EncoderNoRepeatNgram(genmode.LogitsProcessor, genmode.StandIn):
@@ -128,14 +145,14 @@ class EncoderNoRepeatNgram(genmode.LogitsProcessor, genmode.StandIn):
         size = self.params.encoder_no_repeat_ngram_size
         if size == 0:
             return
-        if self._given is not None:
+        if self._given is not None and not from_call(context, "encoder_no_repeat_ngram_size"):
             windows = expand_rows(self._given, context.rows, f"input of {self.name}").to(context.device)
         else:
             tokens = encoder_tokens(None, context, self.name)
             enough = tokens.shape[1] >= size
             windows = tokens.unfold(1, size, 1) if enough else tokens.new_empty(len(tokens), 0, size)
         *places, last = windows.unbind(2)
-        known = (last >= 0) & (last < context.vocab_size)
+        known = (windows >= 0).all(2) & (last < context.vocab_size)
         self._known = None if bool(known.all()) else known
         self._places = [*(place.contiguous() for place in places), last.clamp(0, context.vocab_size - 1)]
         low, high = torch.tensor([-torch.inf, torch.inf], device=context.device).unbind()
@@ -150,9 +167,9 @@ class EncoderNoRepeatNgram(genmode.LogitsProcessor, genmode.StandIn):
         banned = matching(places, history.tail(size - 1)) if places else last >= 0
         if self._known is not None:
             banned.logical_and_(self._known)
-        if shortest(history) < size - 1:
-            banned.logical_and_(history.lengths[:, None] >= size - 1)
-        return lower(scores, last, torch.where(banned, *limits))
+        if shortest(history) < size - 1 or padded(history):
+            banned.logical_and_((history.lengths - history.starts)[:, None] >= size - 1)
+        return lower(scores, last, torch.where(spared(banned, last, scores.shape[1]), *limits))
 
     def reorder(self, rows: Tensor) -> None:
         self._places = [place[rows] for place in self._places]

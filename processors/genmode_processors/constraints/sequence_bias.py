@@ -3,7 +3,7 @@
 With a bias b for the sequence s of n tokens, `score[s[n-1]] += b` wherever the row ends in s[0 .. n-2]; a
 sequence of one token is biased at every step. Biases of sequences that end in the same token add up, those
 of one token first, then by length in the order given, as in transformers. Equal scores with equal bias stay
-equal; masked tokens stay masked, since a bias is finite or -inf. Left padding counts as tokens, as in
+equal; masked tokens stay masked, since a bias is finite or -inf. Left padding is no text, other than in
 transformers. Rows are read off the history, so beams and drafting need no state. Not supported: biases of
 their own for each row.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 import genmode
 
 from ..begun import Begun
-from ..row_ops import as_ints, shortest
+from ..row_ops import as_ints, padded, shortest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,12 +75,13 @@ class SequenceTable:
 
     def add(self, scores: Tensor, history: genmode.History) -> Tensor:
         """Bias the scores `[rows, vocab]` in place."""
+        padding = bool(self._groups) and padded(history)
         bias = self._single.to(scores.dtype).repeat(scores.shape[0], 1)  # [rows, k]
         for beginnings, lasts, biases in self._groups:
             length = beginnings.shape[1]
             matches = (history.tail(length)[:, None] == beginnings).all(-1)  # [rows, s]
-            if shortest(history) < length + self._more:
-                matches &= (history.lengths >= length + self._more)[:, None]
+            if shortest(history) < length + self._more or padding:
+                matches &= (history.lengths - history.starts >= length + self._more)[:, None]
             bias.index_add_(1, lasts, torch.where(matches, biases, 0.0).to(bias.dtype))
         return scores.index_copy_(1, self._lasts, scores.index_select(1, self._lasts) + bias)
 
@@ -101,7 +102,8 @@ class SequenceBias(genmode.LogitsProcessor, genmode.StandIn):
 
     class Params(genmode.Params):
         sequence_bias: Annotated[
-            tuple[tuple[Sequence, Annotated[float, Field(lt=torch.inf)]], ...], BeforeValidator(as_pairs)
+            tuple[tuple[Sequence, Annotated[float, Field(lt=torch.inf, allow_inf_nan=True)]], ...],
+            BeforeValidator(as_pairs),
         ] = Field((), description="pairs of a list of tokens and its bias, e.g. [[[10, 45], -2.0]]")
 
     _table: Begun[SequenceTable] = Begun()

@@ -71,7 +71,9 @@ class Entropy(genmode.StoppingCriterion):
     traits = frozenset({genmode.Trait.READS_SCORES})
 
     class Params(genmode.Params):
-        stop_entropy: float = Field(torch.inf, ge=0, description="largest entropy that goes on, in nats")
+        stop_entropy: float = Field(
+            torch.inf, ge=0, allow_inf_nan=True, description="largest entropy that goes on, in nats"
+        )
 
     def check(self, history: genmode.History, scores: Tensor | None = None) -> Tensor:
         """`scores` `[rows, vocab]` are those from which the last token was drawn."""

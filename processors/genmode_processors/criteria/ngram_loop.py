@@ -19,6 +19,8 @@ from pydantic import Field
 
 import genmode
 
+from ..begun import Begun
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -33,9 +35,17 @@ class NgramLoop(genmode.StoppingCriterion):
         ngram_loop_size: int = Field(16, ge=1, description="longest n-gram that counts as a loop, in tokens")
         ngram_loop_repeats: int = Field(4, ge=2, description="so many times in a row it stops")
 
+    _room: Begun[int] = Begun()  # tokens that a row may decode
+
+    def begin(self, context: genmode.Context) -> None:
+        self._room = context.max_length - context.prompt_length
+
+    def reset(self) -> None:
+        self._room = None
+
     def check(self, history: genmode.History) -> Tensor:
-        size: int = self.params.ngram_loop_size
-        repeats: int = self.params.ngram_loop_repeats
+        repeats: int = min(self.params.ngram_loop_repeats, self._room + 1)  # more never come
+        size: int = max(1, min(self.params.ngram_loop_size, self._room // repeats))
         back = history.tail(size * repeats).flip(1)  # [rows, size * repeats], last token first
         earlier, beyond, least = compared(size, repeats, back.device)
         same = back[:, None, : earlier.shape[1]] == back[:, earlier]  # [rows, periods, count]

@@ -43,9 +43,7 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
     replaces = ("UnbatchedClassifierFreeGuidanceLogitsProcessor",)
 
     class Params(genmode.Params):
-        guidance_scale: float = Field(
-            1.0, allow_inf_nan=False, description="weight of the prompt against the negative one; 1 for none"
-        )
+        guidance_scale: float = Field(1.0, description="weight of the prompt against the negative one; 1 for none")
         negative_prompt_ids: Any = Field(
             None, exclude=True, description="[rows or 1, length], tokens to stay away from"
         )

@@ -43,9 +43,7 @@ class ContextAware(Guidance):
     paper = "Shi et al., Trusting your evidence: context-aware decoding, 2023, arXiv:2305.14739"
 
     class Params(genmode.Params):
-        context_alpha: float = Field(
-            0.5, ge=0, allow_inf_nan=False, description="weight of what the context adds; 0 for none"
-        )
+        context_alpha: float = Field(0.5, ge=0, description="weight of what the context adds; 0 for none")
         context_free_ids: Any = Field(None, exclude=True, description="[inputs or 1, length], prompts without context")
         context_free_attention_mask: Any = Field(None, exclude=True, description="0 where these are padding")
 
@@ -73,12 +71,12 @@ class ContrastiveDecoding(Guidance):
 
     class Params(genmode.Params):
         amateur_model: Any = Field(None, exclude=True, description="the worse model, with the same vocabulary")
-        amateur_temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="temperature of the worse model")
+        amateur_temperature: float = Field(1.0, gt=0, description="temperature of the worse model")
         contrastive_alpha: float = Field(
             0.1, ge=0, le=1, description="least probability of a token, as a share of the best one's"
         )
         contrastive_beta: float | None = Field(
-            None, ge=0, allow_inf_nan=False, description="O'Brien's weight of the contrast; Li's contrast if not given"
+            None, ge=0, description="O'Brien's weight of the contrast; Li's contrast if not given"
         )
 
     def begin(self, context: genmode.Context) -> None:
@@ -112,7 +110,7 @@ class DExperts(Guidance):
     class Params(genmode.Params):
         expert_model: Any = Field(None, exclude=True, description="z+; by default the model itself")
         anti_expert_model: Any = Field(None, exclude=True, description="z-")
-        expert_alpha: float = Field(1.0, allow_inf_nan=False, description="weight of z+ - z-")
+        expert_alpha: float = Field(1.0, description="weight of z+ - z-")
 
     def begin(self, context: genmode.Context) -> None:
         anti = self.needed(

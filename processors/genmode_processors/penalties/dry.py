@@ -54,10 +54,9 @@ class Dry(genmode.LogitsProcessor):
         dry_multiplier: float = Field(
             0.0,
             ge=0,
-            allow_inf_nan=False,
             description="penalty at the allowed length; 0 is off, 0.8 is usual",
         )
-        dry_base: float = Field(1.75, ge=1, allow_inf_nan=False, description="factor for each further repeated token")
+        dry_base: float = Field(1.75, ge=1, description="factor for each further repeated token")
         dry_allowed_length: int = Field(2, ge=1, description="shortest repetition that is penalised, in tokens")
         dry_penalty_last_n: int = Field(0, ge=0, description="look at so many last tokens; 0 for all")
         dry_sequence_breakers: tuple[Annotated[int, Field(ge=0)] | str, ...] | None = Field(
@@ -90,8 +89,9 @@ class Dry(genmode.LogitsProcessor):
         self._reset_matches()
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
-        penalties, breakers, last_n = self._penalties, self._breakers, self.params.dry_penalty_last_n
+        penalties, breakers = self._penalties, self._breakers
         tokens = history.tokens
+        last_n = min(self.params.dry_penalty_last_n, tokens.shape[1])
         end = tokens.shape[1] - 1
         if self.params.dry_multiplier == 0 or end < 1:
             return scores

@@ -9,8 +9,7 @@ often token v occurs in the range:
     score[v] -= frequency_penalty * c[v]
 
 All are functions of the token alone, so ties stay ties between tokens with equal counts; masked tokens stay
-masked (-inf), and a row whose every token is masked stays so. Left padding never counts, except where a
-transformers object says that it does. Ids beyond the scores' vocabulary are skipped. Rows are read off the
+masked (-inf), and a row whose every token is masked stays so. Padding never counts, other than in transformers. Ids beyond the scores' vocabulary are skipped. Rows are read off the
 history at every step, so beams and drafting need no state. Not supported: a penalty of its own for each row.
 """
 
@@ -25,7 +24,7 @@ from torch import Tensor
 import genmode
 
 from ..begun import Begun
-from ..encoder_tokens import encoder_tokens
+from ..encoder_tokens import encoder_tokens, from_call
 from ..order import preceding
 from ..row_ops import columns, expand_rows, shortest
 
@@ -88,9 +87,7 @@ class RepetitionPenalty(genmode.LogitsProcessor, genmode.StandIn):
     replaces = ("RepetitionPenaltyLogitsProcessor",)
 
     class Params(genmode.Params):
-        repetition_penalty: float = Field(
-            1.0, gt=0, allow_inf_nan=False, description="divides scores of tokens that occurred; 1 is none"
-        )
+        repetition_penalty: float = Field(1.0, gt=0, description="divides scores of tokens that occurred; 1 is none")
         penalty_scope: Scope | None = Field(None, description=SCOPE)
         penalty_last_n: int = Field(0, ge=0, description=LAST_N)
 
@@ -112,7 +109,7 @@ class RepetitionPenalty(genmode.LogitsProcessor, genmode.StandIn):
     def begin(self, context: genmode.Context) -> None:
         if isinstance(self._given, Tensor):
             given = expand_rows(self._given, context.rows, f"prompt_ignore_length of {self.name}")
-            self._ignored = given.to(context.device)[:, None]
+            self._ignored = given.to(context.device)[:, None] * min(context.prompt_length, 1)
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         params = self.params
@@ -133,19 +130,15 @@ class RepetitionPenalty(genmode.LogitsProcessor, genmode.StandIn):
         self._ignored = None
 
     def _as_transformers(self, history: genmode.History) -> tuple[Tensor, Tensor]:
-        first = 0 if isinstance(self._given, Tensor) else self._given
-        tokens = history.tokens[:, first:]
-        column = columns(tokens) + first
-        inside = column >= (first if self._ignored is None else self._ignored)
-        level = shortest(history) == first + tokens.shape[1]
-        return tokens, inside if level else inside & (column < history.lengths[:, None])
+        first = 0 if isinstance(self._given, Tensor) or not history.prompt else self._given  # embeddings have no tokens
+        tokens, inside = history.tokens[:, first:], history.inside[:, first:]
+        return tokens, inside if self._ignored is None else inside & (columns(tokens) >= self._ignored)
 
 
 class EncoderRepetitionPenalty(genmode.LogitsProcessor, genmode.StandIn):
     """Make the tokens of the encoder's input (of the prompt, if there is no encoder) more likely above 1.
 
     Stage penalty, before the repetition penalty; writes in place; `[rows, vocab]` of any floating type.
-    Padding of the input counts, as in transformers.
     Native equal of transformers' `EncoderRepetitionPenaltyLogitsProcessor`.
     """
 
@@ -157,7 +150,7 @@ class EncoderRepetitionPenalty(genmode.LogitsProcessor, genmode.StandIn):
 
     class Params(genmode.Params):
         encoder_repetition_penalty: float = Field(
-            1.0, gt=0, allow_inf_nan=False, description="multiplies scores of the input's tokens; 1 is none"
+            1.0, gt=0, description="multiplies scores of the input's tokens; 1 is none"
         )
 
     _tokens: Begun[Tensor] = Begun()  # [rows, input length]
@@ -176,9 +169,10 @@ class EncoderRepetitionPenalty(genmode.LogitsProcessor, genmode.StandIn):
         return own
 
     def begin(self, context: genmode.Context) -> None:
-        tokens = encoder_tokens(self._given, context, self.name)
-        self._known = tokens < context.vocab_size
-        self._tokens = tokens.clamp(max=context.vocab_size - 1)
+        given = None if from_call(context, "encoder_repetition_penalty") else self._given
+        tokens = encoder_tokens(given, context, self.name)
+        self._known = (tokens >= 0) & (tokens < context.vocab_size)
+        self._tokens = tokens.clamp(0, context.vocab_size - 1)
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         return penalise(scores, self._tokens, self._known, self._factor)
@@ -203,9 +197,7 @@ class PresencePenalty(genmode.LogitsProcessor):
     after = preceding("presence_penalty")
 
     class Params(genmode.Params):
-        presence_penalty: float = Field(
-            0.0, allow_inf_nan=False, description="taken off the score of each token that occurred"
-        )
+        presence_penalty: float = Field(0.0, description="taken off the score of each token that occurred")
         penalty_scope: Scope | None = Field(None, description=SCOPE)
         penalty_last_n: int = Field(0, ge=0, description=LAST_N)
 
@@ -235,9 +227,7 @@ class FrequencyPenalty(genmode.LogitsProcessor):
     after = preceding("frequency_penalty")
 
     class Params(genmode.Params):
-        frequency_penalty: float = Field(
-            0.0, allow_inf_nan=False, description="taken off the score for each time that the token occurred"
-        )
+        frequency_penalty: float = Field(0.0, description="taken off the score for each time that the token occurred")
         penalty_scope: Scope | None = Field(None, description=SCOPE)
         penalty_last_n: int = Field(0, ge=0, description=LAST_N)
 

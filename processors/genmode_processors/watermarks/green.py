@@ -37,7 +37,7 @@ class GreenParams(KeyParams):
 
     key: int | str = Field(description="the secret; text is hashed to 64 bits")
     greenlist_ratio: float = Field(0.5, gt=0, lt=1, description="share of green tokens, in steps of 1/256")
-    bias: float = Field(2.0, gt=0, allow_inf_nan=False, description="what green tokens' scores gain")
+    bias: float = Field(2.0, gt=0, description="what green tokens' scores gain")
 
 
 class ContextParams(GreenParams):

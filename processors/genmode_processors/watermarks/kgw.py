@@ -54,7 +54,7 @@ class Kgw(genmode.Watermarker, genmode.StandIn):
     class Params(KeyParams):
         key: int | str = Field(description="the secret, transformers' hashing_key; text is hashed to 63 bits")
         greenlist_ratio: float = Field(0.25, gt=0, lt=1, description="share of green tokens")
-        bias: float = Field(2.0, gt=0, allow_inf_nan=False, description="what green tokens' scores gain")
+        bias: float = Field(2.0, gt=0, description="what green tokens' scores gain")
         seeding_scheme: Literal["lefthash", "selfhash"] = Field("lefthash", description="what the green list hashes")
         context_width: int = Field(1, ge=1, description="tokens that selfhash looks at, the candidate included")
         vocab_size: int | None = Field(

@@ -36,6 +36,16 @@ class Flags(Mapping[str, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def set_by_caller(self) -> list[tuple[str, Any]]:
+        """The flags that a keyword argument or a config sets to something else than the default."""
+        found: dict[str, Any] = {}
+        for source in reversed(self._sources):
+            found.update((key, value) for key, value in source.items() if value is not None and key in flag_defaults())
+        return [
+            (key, value) for key, value in found.items()
+            if not (isinstance(value, (int, float, str)) and value == flag_defaults()[key])
+        ]  # fmt: skip
+
     def given(self, key: str) -> bool:
         """Whether a keyword argument or a config sets the key, rather than a default."""
         return any(source.get(key) is not None for source in self._sources)

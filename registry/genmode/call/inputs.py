@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
 
+from ..contract import Component, Stage
+from ..contract.kinds import Kind
+from ..contract.stand_in import StandIn
 from ..errors import ParameterError
+from ..plugins.parameters import check_params, flag_defaults
+from ..plugins.registry import Registry
+from .flag_values import Flags
 
 WHOLE = ("num_beams", "num_return_sequences", "max_new_tokens", "max_length", "min_new_tokens", "min_length")
 """Flags that are whole numbers, and that transformers does not check."""
@@ -31,8 +39,8 @@ def check_objects(generation_config: Any, streamer: Any, cancel: Any) -> None:
             raise ParameterError(f"{name}={given!r} has no method {' and no '.join(missing)}")
 
 
-def check_flags(flags: Mapping[str, Any]) -> None:
-    """Refuse flags of the wrong type.
+def check_flags(flags: Flags, host: Registry) -> None:
+    """Refuse flags of the wrong type, that are no finite number, or that the component which serves them does not take.
 
     Raises:
         ParameterError: names the flag.
@@ -45,10 +53,31 @@ def check_flags(flags: Mapping[str, Any]) -> None:
             raise ParameterError(f"{key}={value!r} is no whole number") from error
         if key == "num_beams" and number < 1:
             raise ParameterError(f"num_beams={value!r}: give 1 for no beams, or more")
+        if number >= 2**31:
+            raise ParameterError(f"{key}={value!r} is more than any call can use; give less than 2**31")
     if not isinstance(flags["do_sample"], (bool, type(None))):
         raise ParameterError(f"do_sample={flags['do_sample']!r}: give True or False")
     if not isinstance(flags["max_time"], (int, float, type(None))):
         raise ParameterError(f"max_time={flags['max_time']!r} is no number of seconds")
+    servers = flag_servers((*host.own(Kind.PROCESSORS), *host.own(Kind.CRITERIA)))
+    for key, value in flags.set_by_caller():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ParameterError(f"{key}={value!r} is not allowed; give a finite number, or leave {key} out")
+        for component in servers.get(key, ()):
+            narrowing = getattr(component, "stage", None) in (Stage.TEMPERATURE, Stage.TRUNCATION)
+            if flags["do_sample"] or not narrowing:  # without sampling, transformers leaves those out
+                check_params(component, {key: value}, host.origin(component))
+
+
+@lru_cache(maxsize=4)
+def flag_servers(components: tuple[type[Component], ...]) -> Mapping[str, list[type[Component]]]:
+    """Those components that stand in for what transformers builds of a flag, by the flag."""
+    found: dict[str, list[type[Component]]] = {}
+    for cls in components:
+        if issubclass(cls, StandIn):
+            for key in cls.Params.model_fields.keys() & flag_defaults().keys():
+                found.setdefault(key, []).append(cls)
+    return found
 
 
 def check_inputs(model: Any, call: Mapping[str, Any]) -> None:

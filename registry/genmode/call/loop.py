@@ -50,6 +50,14 @@ class Prepared(NamedTuple):
     kwargs: dict[str, Any]
 
     @property
+    def encoder_ids(self) -> Tensor | None:
+        """`encoder_inputs` with -1 in padding, where they are ids."""
+        ids, mask = self.encoder_inputs, self.kwargs.get("attention_mask")
+        if ids is None or ids.is_floating_point() or mask is None or mask.shape[1:] != ids.shape[1:]:
+            return ids
+        return ids.masked_fill(mask[:: len(mask) // len(ids)].to(ids.device) == 0, -1)
+
+    @property
     def copies(self) -> int:
         """How many rows each input has."""
         return max(self.config.num_beams or 1, self.config.num_return_sequences or 1)
@@ -245,7 +253,7 @@ def open_state(
     return DecodeState(
         given=Given(
             model, request.tokenizer, config, request.assistant_model, request.assistant_tokenizer,
-            prepared.encoder_inputs if encodes else None,
+            prepared.encoder_ids if encodes else None,
         ),
         vocabulary=Vocabulary(int(model.config.get_text_config(decoder=True).vocab_size), stopping.eos, pad),
         abilities=abilities,

@@ -16,7 +16,7 @@ from typing import Any, cast
 from ..contract import Strategy
 from ..contract.kinds import Kind
 from ..errors import ParameterError
-from ..hf import generate
+from ..hf import caches, generate
 from ..plugins.call_keys import OWN_ARGUMENTS
 from ..plugins.parameters import (
     as_list,
@@ -90,7 +90,8 @@ def build(
     base = vars(model.generation_config)
     unknown_in_config(given, base, host)
     flags = Flags(kwargs, given, base)
-    check_flags(flags)
+    check_flags(flags, host)
+    caches.check_implementation(flags["cache_implementation"])
 
     chosen, why = resolve(strategy if strategy is not None else flags.get("strategy"), flags, model, assistant, host)
     instance = chosen if isinstance(chosen, Strategy) else None
@@ -261,7 +262,4 @@ def heal(model: Any, call: dict[str, Any], tokenizer: Any) -> None:
     name = "inputs" if "inputs" in call else "input_ids"
     if tokenizer is None or call.get(name) is None:
         raise ParameterError("token_healing=True needs the prompt's ids and the tokenizer; pass tokenizer=")
-    healed = model.heal_tokens(call[name], tokenizer)
-    if healed.shape != call[name].shape:
-        call.pop("attention_mask", None)
-    call[name] = healed
+    call[name], call["attention_mask"] = generate.healed(model, call[name], tokenizer)

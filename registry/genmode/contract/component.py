@@ -32,14 +32,14 @@ class Params(pydantic.BaseModel):
         class Params(genmode.Params):
             alpha: float = pydantic.Field(0.6, ge=0, le=1, description="weight of the penalty")
 
-    A key that neither the call nor a config sets keeps its default. The model is frozen, and refuses
-    unknown keys. A field named `key`, `keys` or `secret`, or ending in `_key`, `_keys` or `_secret`, is a
-    secret: it is neither printed nor saved. A field with `exclude=True` takes an object of one call, such as a
+    A key that neither the call nor a config sets keeps its default. The model is frozen, and refuses unknown keys, NaN
+    and infinity (`allow_inf_nan=True` in a field allows both there). A field named `key`, `keys` or `secret`, or ending
+    in `_key`, `_keys` or `_secret`, is a secret: it is neither printed nor saved. A field with `exclude=True` takes an object of one call, such as a
     second model: it is an argument of `generate`, and is refused in a config.
     """
 
     model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=()
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False
     )
 
     def __repr_args__(self) -> Any:

@@ -44,7 +44,7 @@ class Context(Protocol):
         pad_token_id: the id that pads a row that has ended; None if there is none.
         prompt_length: tokens of the prompt in every row, left padding included.
         max_length: a row of this length, prompt included, is done.
-        encoder_input_ids: `[inputs or rows, length]`, long, of an encoder-decoder model; else None.
+        encoder_input_ids: `[inputs or rows, length]`, long, of an encoder-decoder model, -1 in padding; else None.
         backtracks: whether processors of this call may take back what was decoded.
         processors: the call's processors, in the order in which they run.
         history: the rows; one object for the whole call, which changes as they do.

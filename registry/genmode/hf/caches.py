@@ -34,6 +34,19 @@ def reorder_cache(model: Any, cache: Any, rows: Tensor) -> Any:
     return cache
 
 
+def check_implementation(name: Any) -> None:
+    """Refuse a `cache_implementation` that this machine cannot hold.
+
+    Raises:
+        UnsupportedError: it moves the cache between a device and the host, and there is no device.
+    """
+    if isinstance(name, str) and "offloaded" in name and not torch.accelerator.is_available():
+        raise UnsupportedError(
+            f"cache_implementation={name!r} moves the cache between an accelerator and the host, and this machine has no "
+            "accelerator; leave it out"
+        )
+
+
 def rewindable_cache(model: Any, cache: Any) -> Any:
     """A cache like this one that can forget its last tokens; None if the model has no such cache.
 

@@ -15,7 +15,7 @@ import torch
 import transformers.generation.utils
 from torch import Tensor
 
-from ..errors import GenmodeError
+from ..errors import GenmodeError, ParameterError
 
 _own: Any = transformers.generation.utils
 
@@ -50,6 +50,37 @@ def decoding_call(model: Any, config: Any, kwargs: dict[str, Any]) -> Any:
     if getattr(config, "compile_config", None) is not None and model._valid_auto_compile_criteria(kwargs, config):
         return model.get_compiled_call(config.compile_config)
     return model
+
+
+class _WithBos:
+    """A tokenizer that has no id for the beginning of a text, with another in its place."""
+
+    def __init__(self, tokenizer: Any, bos: int) -> None:
+        self._tokenizer, self.bos_token_id = tokenizer, bos
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, *arguments: Any, **kwargs: Any) -> Any:
+        return self._tokenizer(*arguments, **kwargs)
+
+
+def healed(model: Any, input_ids: Tensor, tokenizer: Any) -> tuple[Tensor, Tensor]:
+    """Prompts whose last token is replaced as `token_healing` asks: ids and mask, `[batch, length]`, long.
+
+    transformers cannot do it for a tokenizer without a token that begins a text; the one that ends a text, or pads,
+    then stands there, as such models are trained.
+
+    Raises:
+        ParameterError: the tokenizer has no padding token, which transformers' function needs.
+    """
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        raise ParameterError("token_healing=True needs a tokenizer with a padding token; set tokenizer.pad_token")
+    if tokenizer.bos_token_id is None:
+        tokenizer = _WithBos(tokenizer, pad if tokenizer.eos_token_id is None else tokenizer.eos_token_id)
+    ids: Tensor = model.heal_tokens(input_ids, tokenizer)
+    return ids, ((ids != pad).long().cumsum(1) > 0).long()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pydantic
 
@@ -147,6 +147,7 @@ def build_params(component: type[Component], values: Mapping[str, Any], origin: 
         ParameterError: a value is unknown, missing, of the wrong type, or out of bounds. Says which key,
             what was given (unless it is a secret), what is allowed, and for which component.
     """
+    refuse_long_numbers(values)
     try:
         return component.Params(**values)
     except pydantic.ValidationError as error:
@@ -155,12 +156,30 @@ def build_params(component: type[Component], values: Mapping[str, Any], origin: 
 
 def check_params(component: type[Component], values: Mapping[str, Any], origin: str = "") -> None:
     """As `build_params`, for values that need not be complete yet: what is missing is no error."""
+    refuse_long_numbers(values)
     try:
         component.Params(**values)
     except pydantic.ValidationError as error:
         wrong = [one for one in error.errors() if one["type"] != "missing"]
         if wrong:
             raise _explained(component, wrong, origin) from _shown(error, values)
+
+
+def refuse_long_numbers(values: Mapping[str, Any]) -> None:
+    """Refuse whole numbers that a tensor cannot hold, also within lists and tuples.
+
+    Raises:
+        ParameterError: names the key.
+    """
+    for key, value in values.items():
+        if not is_secret(key) and _has_long(value):
+            raise ParameterError(f"{key}={_short(repr(value))} has a whole number of more than 64 bits")
+
+
+def _has_long(value: Any) -> bool:
+    if isinstance(value, int):
+        return not -(2**63) <= value < 2**63
+    return isinstance(value, (list, tuple)) and any(_has_long(one) for one in cast("Iterable[Any]", value))
 
 
 def unknown_keys(what: str, keys: Iterable[str], known: Iterable[str], registry: Registry) -> ParameterError:

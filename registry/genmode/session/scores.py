@@ -142,11 +142,13 @@ class StepScores:
     def best(self) -> Tensor:
         """The token with the highest score in each row, the first of equals: `[rows]`, long."""
         pure = self.pure
+        tokens: Tensor
         if pure is None or self._scores is not None or self._state.reads_scores:
-            self.chosen = first_best(self.scores)
+            tokens = first_best(self.scores)
         else:
-            self.chosen, self.judged = self._state.engine.replay(best_processed, self.given, pure)
-        return self.chosen
+            tokens, self.judged = self._state.engine.replay(best_processed, self.given, pure)
+        self.chosen = tokens
+        return tokens
 
     def best_each(self) -> Tensor:
         """The same at each position of the draft and behind it: `[rows, k + 1]`, long."""
@@ -156,15 +158,17 @@ class StepScores:
     def sample(self) -> Tensor:
         """A token of each row from softmax(scores): `[rows]`, long."""
         state, noise, pure = self._state, self._state.noise, self.pure
+        tokens: Tensor
         if self._scores is not None or state.reads_scores:
-            self.chosen = candidates.draw([], self.scores, state.history, noise)
+            tokens = candidates.draw([], self.scores, state.history, noise)
         elif pure is not None and isinstance(noise, TorchNoise):
-            self.chosen, self.judged = state.engine.replay(drawn, self.given, pure)
+            tokens, self.judged = state.engine.replay(drawn, self.given, pure)
         elif pure is not None and isinstance(noise, SeededNoise):
-            self.chosen, self.judged = state.engine.replay(drawn_for_seeds, self.given, noise.keys, noise.decoded, pure)
+            tokens, self.judged = state.engine.replay(drawn_for_seeds, self.given, noise.keys, noise.decoded, pure)
         else:
-            self.chosen = self._draw(self.logits, state.history)
-        return self.chosen
+            tokens = self._draw(self.logits, state.history)
+        self.chosen = tokens
+        return tokens
 
     def sample_each(self) -> Tensor:
         """The same at each position of the draft and behind it: `[rows, k + 1]`, long."""

@@ -6,6 +6,7 @@ A scheme says what each token says for the mark (`Watermarker.evidence`) and how
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
@@ -153,14 +154,14 @@ def token_ids(texts: Any, tokenizer: Any) -> tuple[list[list[int]], bool]:
         ParameterError: a string without a tokenizer, or what is no text.
     """
     if isinstance(texts, Tensor):
-        if texts.is_floating_point() or texts.dim() not in (1, 2):
+        if texts.is_floating_point() or texts.dim() not in (1, 2) or not texts.numel():
             raise ParameterError(
-                f"a tensor {list(texts.shape)} of {texts.dtype} is no text; give token ids, [length] or [texts, length]"
+                f"texts: a tensor {list(texts.shape)} of {texts.dtype} is no text; give token ids, [length] or [texts, length]"
             )
         rows = [[token for token in row if token >= 0] for row in texts.reshape(-1, texts.shape[-1]).tolist()]
         return rows, texts.dim() == 1
     if not isinstance(texts, Collection) or isinstance(texts, Mapping):
-        raise ParameterError(f"{texts!r} is no text; give a string, token ids, or a list of these")
+        raise ParameterError(f"texts: {texts!r} is no text; give a string, token ids, or a list of these")
     single = isinstance(texts, str) or isinstance(next(iter(texts), None), int)
     many = cast("Sequence[Any]", [texts] if single else list(texts))
     ids: list[list[int]] = []
@@ -170,7 +171,10 @@ def token_ids(texts: Any, tokenizer: Any) -> tuple[list[list[int]], bool]:
                 raise ParameterError("texts are strings and there is no tokenizer; pass tokenizer=, or token ids")
             ids.append(tokenizer(text, add_special_tokens=False, return_tensors=None)["input_ids"])
         else:
-            ids.append([int(token) for token in text])
+            try:
+                ids.append([operator.index(token) for token in text])
+            except TypeError as error:
+                raise ParameterError(f"texts: {text!r} is no text; give a string or a list of token ids") from error
     return ids, single
 
 

@@ -53,7 +53,8 @@ class CopyDrafter:
     def __init__(
         self, session: genmode.Session, look: Callable[..., tuple[Tensor, Tensor]], longest: int, most: int
     ) -> None:  # fmt: skip
-        self.session, self.look, self.longest, self.most = session, look, longest, most
+        most = max(1, min(most, session.max_length - session.prompt_length))
+        self.session, self.look, self.longest, self.most = session, look, min(longest, session.max_length), most
         self.lengths = [0] + [most >> shift for shift in reversed(range(most.bit_length()))]
         self.free = free_tokens(session)
         self.agreed, self.tried = PRIOR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import SequenceBiasLogitsProcessor
 
 import genmode
+from genmode_processors.constraints.bans import BadWords
 from genmode_processors.constraints.sequence_bias import SequenceBias
 
 from ..rows_support import cases, history, ragged, run, same, scores_of
@@ -38,6 +40,18 @@ def test_the_last_token_of_a_sequence_is_biased(tokens: list[int], expected: lis
 def test_both_spellings_of_transformers_are_read() -> None:
     written = SequenceBias(sequence_bias={(0, 1): 5.0}).params
     assert written == SequenceBias(sequence_bias=[[[0, 1], 5.0]]).params
+
+
+@pytest.mark.parametrize("make", [history, ragged])
+@pytest.mark.parametrize("start", [0, 1, 2])
+def test_padding_is_no_text(make: Any, start: int) -> None:
+    tokens = [2, 0, 0]
+    bias = SequenceBias(sequence_bias=[[[2, 0, 0, 1], 0.5], [[0, 0, 1], 0.25], [[0, 1], 0.125]])
+    bad = BadWords(bad_words_ids=[[2, 0, 0, 3], [0, 0, 2]])
+    padded, alone = make([tokens], 3, [start]), history([tokens[start:]], 3 - start)
+    for processor in (bias, bad):
+        assert same(run(processor, torch.zeros(1, 4), padded), run(processor, torch.zeros(1, 4), alone))
+    assert run(bias, torch.zeros(1, 4), padded)[0, 1].item() == [0.875, 0.375, 0.125][start]
 
 
 # identity with transformers --------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -89,7 +90,7 @@ def test_repetition_equals_transformers(case: tuple, factor: float, kind: str, d
     except ValueError:  # the oldest supported release takes no tensor
         assert kind == "rows"
         return
-    assert same(run(RepetitionPenalty.adopt(theirs), scores, history(ids)), expected)
+    assert same(run(RepetitionPenalty.adopt(theirs), scores, history(ids, prompt=1)), expected)
 
 
 @given(cases(), FACTORS, st.integers(1, 2))
@@ -154,6 +155,30 @@ def test_an_adopted_penalty_treats_each_row_as_if_alone(case: tuple, ignore: int
         assert same(together[row : row + 1], theirs(torch.tensor([tokens]), scores[row : row + 1].clone()))
 
 
+@pytest.mark.parametrize("ignore", [None, 3, torch.tensor([3])])
+def test_what_transformers_ignores_of_a_prompt_of_embeddings(ignore: Any) -> None:
+    """It has no tokens, so nothing of what is decoded is left out."""
+
+    class Theirs:
+        penalty, prompt_ignore_length = 2.0, ignore
+
+    result = run(RepetitionPenalty.adopt(Theirs()), torch.full((1, 3), 2.0), history([[0, 1]], prompt=0))
+    assert result.tolist() == [[1.0, 1.0, 2.0]]
+
+
+@pytest.mark.parametrize("make", [history, ragged])
+def test_padding_is_no_text(make: Any) -> None:
+    padded, alone = make([[0, 0, 5, 3]], 4, [2]), history([[5, 3]], 2)
+    theirs = RepetitionPenaltyLogitsProcessor(1.5)
+    for processor in (
+        RepetitionPenalty(repetition_penalty=2.0), RepetitionPenalty.adopt(theirs),
+        EncoderRepetitionPenalty(encoder_repetition_penalty=2.0), PresencePenalty(presence_penalty=1.0, penalty_scope="all"),
+    ):  # fmt: skip
+        assert same(run(processor, torch.ones(1, 6), padded), run(processor, torch.ones(1, 6), alone))
+    encoder, inputs = EncoderRepetitionPenalty(encoder_repetition_penalty=2.0), torch.tensor([[4, 0, -1]])
+    assert run(encoder, torch.ones(1, 6), alone, encoder_input_ids=inputs).tolist() == [[2, 1, 1, 1, 2, 1]]
+
+
 # life cycle ------------------------------------------------------------------------------------------
 
 
@@ -173,9 +198,9 @@ def test_rows_keep_what_they_ignore_when_reordered() -> None:
     class Theirs:
         penalty, prompt_ignore_length = 2.0, torch.tensor([0, 1])
 
-    processor = begun(RepetitionPenalty.adopt(Theirs()), history([[0, 1], [0, 1]]))
+    processor = begun(RepetitionPenalty.adopt(Theirs()), history([[0, 1], [0, 1]], prompt=1))
     processor.reorder(torch.tensor([1, 0]))
-    result = processor.process(torch.full((2, 2), 2.0), history([[0, 1], [0, 1]]))
+    result = processor.process(torch.full((2, 2), 2.0), history([[0, 1], [0, 1]], prompt=1))
     assert result.tolist() == [[2.0, 1.0], [1.0, 1.0]]
 
 

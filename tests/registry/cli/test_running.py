@@ -119,7 +119,7 @@ class TestGenerate:
             (["--strategy", "gredy_search"], "did you mean 'greedy_search'?"),
             (["--processor", "nothing_like_it"], "no processor is named"),
             (["--set", "temprature=0.5"], "did you mean 'temperature'?"),
-            (["--set", "temperature=-1", "--sample"], "has to be a strictly positive float"),
+            (["--set", "temperature=-1", "--sample"], "temperature=-1"),
             (["--set", "temperature"], "it has to read key=value"),
             (["--seed", "1", "--set", "seed=2"], "seed is given twice"),
             (["--max-new-tokens", "0"], "max-new-tokens"),

@@ -61,7 +61,10 @@ class TestSteps:
             contract_version = 1
 
             def begin(self, context: genmode.Context) -> None:
-                assert torch.equal(context.encoder_input_ids, prompt("bart", 3)["input_ids"])
+                given = prompt("bart", 3)
+                assert torch.equal(
+                    context.encoder_input_ids, given["input_ids"].masked_fill(given["attention_mask"] == 0, -1)
+                )
                 assert (context.rows, context.num_inputs, context.prompt_length) == (3, 3, 1)
                 assert context.processors == (self,)
 

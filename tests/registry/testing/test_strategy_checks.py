@@ -27,7 +27,7 @@ class KitGate(genmode.Strategy):
     flags: ClassVar[Mapping[str, Any]] = {"do_sample": True}
 
     class Params(genmode.Params):
-        kit_margin: float = Field(2.0, ge=0, allow_inf_nan=False, description="lead of the best token, in logits")
+        kit_margin: float = Field(2.0, ge=0, description="lead of the best token, in logits")
 
     def decode(self, session: genmode.Session, params: Any) -> None:
         for step in session.steps():

@@ -25,7 +25,7 @@ class Required(genmode.Params):
 
 
 class Unbounded(genmode.Params):
-    kit_alpha: float = Field(1.0, description="strength")
+    kit_alpha: float = Field(1.0, allow_inf_nan=True, description="strength")
 
 
 class Lenient(genmode.Params):

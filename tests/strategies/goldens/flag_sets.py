@@ -17,7 +17,7 @@ class FlagSet:
 
     flags: Flags
     padded: bool = True
-    """On left-padded rows too."""
+    """On left-padded rows too; not where a processor of 4.49 takes padding for text."""
     batched: bool = True
     """On more than one row too."""
     endless: bool = False
@@ -37,7 +37,7 @@ def contrastive_sets() -> Iterator[FlagSet]:
     yield FlagSet({"penalty_alpha": 0.3, "top_k": 8})
     yield FlagSet({"penalty_alpha": 0.9, "top_k": 2})
     yield FlagSet({"penalty_alpha": 0.5, "top_k": 5, "repetition_penalty": 1.3}, padded=False)
-    yield FlagSet({"penalty_alpha": 0.5, "top_k": 5, "no_repeat_ngram_size": 2, "min_new_tokens": 6})
+    yield FlagSet({"penalty_alpha": 0.5, "top_k": 5, "no_repeat_ngram_size": 2, "min_new_tokens": 6}, padded=False)
 
 
 def dola_sets() -> Iterator[FlagSet]:
@@ -47,7 +47,7 @@ def dola_sets() -> Iterator[FlagSet]:
     yield FlagSet({"dola_layers": [3]})
     yield FlagSet({"dola_layers": [1, 2, 5, 9]})  # layers beyond the last are dropped
     yield FlagSet({"dola_layers": "high", "repetition_penalty": 1.2}, endless=True, padded=False)
-    yield FlagSet({"dola_layers": "low", "no_repeat_ngram_size": 2, "min_new_tokens": 6})
+    yield FlagSet({"dola_layers": "low", "no_repeat_ngram_size": 2, "min_new_tokens": 6}, padded=False)
 
 
 def group_sets() -> Iterator[FlagSet]:
@@ -61,7 +61,7 @@ def group_sets() -> Iterator[FlagSet]:
     yield FlagSet(groups(6, 2, 1.5, 3, length_penalty=2.0))
     yield FlagSet(groups(4, 2, 0.7, 2, length_penalty=0.5, early_stopping="never"))
     yield FlagSet(groups(4, 2, 0.7, 4, length_penalty=-0.5, early_stopping="never"))
-    yield FlagSet(groups(6, 3, 5.0, 3, no_repeat_ngram_size=2))
+    yield FlagSet(groups(6, 3, 5.0, 3, no_repeat_ngram_size=2), padded=False)
     yield FlagSet(groups(4, 2, 0.5, repetition_penalty=1.3, early_stopping=True), padded=False)
     yield FlagSet(groups(4, 2, 0.5, 4), ends=2)
 

@@ -57,9 +57,7 @@ class HouseStyle(genmode.BacktrackingProcessor):
         house_style_prefer: Mapping[Term, Term] = Field(
             {}, description="terms that never appear either, each with the one to write in its place"
         )
-        house_style_bias: float = Field(
-            8.0, ge=0, allow_inf_nan=False, description="what the next token of a preferred term gains"
-        )
+        house_style_bias: float = Field(8.0, ge=0, description="what the next token of a preferred term gains")
         house_style_retries: int = Field(
             8, ge=0, le=1024, description="so often a row goes back without getting further; 0: never"
         )

@@ -75,7 +75,7 @@ class Mpac(genmode.Watermarker):
             None, ge=1, le=512, description=f"length of the message; if not given, that of `message`, or {BITS}"
         )
         colours: Literal[2, 4, 16] = Field(4, description="values of a symbol, which has 1, 2 or 4 bits")
-        bias: float = Field(2.0, gt=0, allow_inf_nan=False, description="what the symbol's tokens gain")
+        bias: float = Field(2.0, gt=0, description="what the symbol's tokens gain")
         context_width: int = Field(1, ge=1, le=16, description="tokens of context that positions and colours depend on")
 
         @model_validator(mode="after")

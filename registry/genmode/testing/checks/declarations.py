@@ -121,7 +121,7 @@ def parameters_refuse_nonsense(case: Case) -> str:
                 said = str(error)
                 require(key in said, f"{key}={value!r} is refused, but the error does not name it: {said}")
             else:
-                more = "; write Field(..., allow_inf_nan=False) or bounds" if isinstance(value, float) else ""
+                more = "; leave allow_inf_nan out, or add bounds" if isinstance(value, float) else ""
                 fail(f"{key}={value!r} is taken as allowed{more}")
     if not tried:
         inapplicable("it has no parameter that is a number")
