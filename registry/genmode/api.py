@@ -11,17 +11,18 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 
 from . import tracing
-from .call.inputs import prompt_ids
+from .call.inputs import check_objects, prompt_ids
 from .call.loop import Loop
 from .call.request import build
 from .errors import GenmodeError, ParameterError
 from .hf.embeddings import lookup_failure
 from .hf.generate import has_loop_of_its_own, plain_generate
 from .plan import Plan
+from .session.stream import EndingOnce
+from .text import TextPieces
 
 
 def generate(
@@ -45,7 +46,7 @@ def generate(
         seed: one number, or one for each input. Makes a row's result independent of the batch and of
             torch's generator.
         generation_config: a config of genmode or transformers; keyword arguments win over it.
-        streamer: gets tokens as they are decoded, `put(tensor)` and `end()`.
+        streamer: gets tokens as they are decoded, `put(tensor)`, and `end()` once, also when the call fails.
         tokenizer: needed by stop strings and some processors.
         cancel: an object with `is_set()`, such as `threading.Event`; set it to end the call with
             `CancelledError`.
@@ -64,12 +65,18 @@ def generate(
         ParameterError: an unknown or contradictory argument; the message names the closest key.
         DecodingError: decoding failed; `sequences` holds what had been decoded.
     """
-    with tracing.traced_call() if tracing.tracing() else nullcontext() as clock:
+    if streamer is not None:
+        check_objects(None, streamer, None)
+        streamer = EndingOnce(streamer)
+    with (
+        streamer or nullcontext(),
+        tracing.traced_call() if tracing.tracing() else nullcontext() as clock,
+    ):
         named = (strategy, processors, criteria, watermark, seed, cancel)
         if all(one is None for one in named) and has_loop_of_its_own(model):
             if clock is not None:
                 clock.planned(_plan_of_others(model), model)
-            return _untouched(model, inputs, generation_config, streamer, tokenizer, kwargs)
+            return _untouched(model, inputs, generation_config, streamer and streamer.streamer, tokenizer, kwargs)
         request = build(
             model, inputs, strategy=strategy, processors=processors, criteria=criteria, watermark=watermark, seed=seed,
             generation_config=generation_config, streamer=streamer, tokenizer=tokenizer, cancel=cancel,
@@ -106,7 +113,7 @@ def stream(model: Any, inputs: Tensor | None = None, *, tokenizer: Any = None, *
     def put(piece: Any) -> None:
         pieces.put(piece)
 
-    streamer = _text_streamer(tokenizer, put) if tokenizer is not None else _TokenStreamer(put)
+    streamer = _TokenStreamer(put) if tokenizer is None else _TextStreamer(put, TextPieces(tokenizer))
 
     def work() -> None:
         try:
@@ -147,13 +154,24 @@ class _TokenStreamer:
         """The caller learns of the end from the thread."""
 
 
-def _text_streamer(tokenizer: Any, put: Any) -> Any:
-    class Text(transformers.TextStreamer):
-        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            if text:
-                put(text)
+class _TextStreamer(_TokenStreamer):
+    """Passes the text of one row on, without the prompt."""
 
-    return Text(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    def __init__(self, put: Any, text: TextPieces) -> None:
+        super().__init__(put)
+        self.text = text
+
+    def put(self, value: Tensor) -> None:
+        if value.dim() > 1 and value.shape[0] > 1:
+            raise ValueError("text is streamed of one row; leave the tokenizer out to get the tokens of all")
+        if self.prompt:
+            self.prompt = False
+        elif piece := self.text.add(value.flatten().tolist()):
+            self.pass_on(piece)
+
+    def end(self) -> None:
+        if piece := self.text.rest():
+            self.pass_on(piece)
 
 
 def attach(model: Any) -> Any:

@@ -282,6 +282,34 @@ class TestStreamersThatRaise:
             genmode.generate(tiny("llama"), **ONE, **FLAGS, streamer=Broken())
         assert torch.equal(caught.value.sequences[:, 9:], greedy("llama", 1, 8))
 
+    @pytest.mark.parametrize(
+        "wrong", [{"max_new_token": 3}, {"processors": raising("process")}, {"seed": "x"}, {"eos_token_id": [[]]}],
+        ids=["argument", "processor", "seed", "flag"],
+    )  # fmt: skip
+    def test_a_streamer_learns_of_the_end_of_a_call_that_fails(self, wrong: dict[str, Any]) -> None:
+        streamer = transformers.TextIteratorStreamer(tokenizer(), skip_prompt=True, timeout=20)
+
+        def call() -> None:
+            with pytest.raises(genmode.GenmodeError):
+                genmode.generate(tiny("llama"), **ONE, **{**FLAGS, **wrong}, streamer=streamer)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        list(streamer)  # would wait for the end
+        thread.join()
+        assert streamer.text_queue.empty()
+
+    def test_a_streamer_that_fails_in_the_end_of_a_call_that_fails(self) -> None:
+        class Broken(transformers.generation.BaseStreamer):
+            def put(self, value: Tensor) -> None: ...
+
+            def end(self) -> None:
+                raise Boom("late")
+
+        with pytest.warns(RuntimeWarning, match="after the call had failed, the streamer .Broken. failed in end: late"):  # noqa: SIM117
+            with pytest.raises(genmode.ParameterError, match="seed"):
+                genmode.generate(tiny("llama"), **ONE, **FLAGS, seed="x", streamer=Broken())
+
     def test_a_text_streamer_takes_one_row(self) -> None:
         streamer = transformers.TextStreamer(tokenizer())
         with pytest.raises(genmode.DecodingError, match="only supports batch size 1"):

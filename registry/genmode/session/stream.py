@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -9,6 +10,32 @@ from torch import Tensor
 
 from ..errors import DecodingError
 from .token_buffer import TokenBuffer
+
+
+class EndingOnce:
+    """A streamer that learns of the end once; as a context, also where what is inside fails."""
+
+    def __init__(self, streamer: Any) -> None:
+        self.streamer, self.put = streamer, streamer.put
+        self.name = type(streamer).__name__
+        self._ended = False
+
+    def end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self.streamer.end()
+
+    def __enter__(self) -> EndingOnce:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            return
+        try:
+            self.end()
+        except Exception as late:  # the call's own error says more
+            warnings.warn(f"after the call had failed, the streamer ({self.name}) failed in end: {late}", RuntimeWarning,
+                          stacklevel=3)  # fmt: skip
 
 
 class Emitter:
@@ -22,6 +49,7 @@ class Emitter:
 
     def __init__(self, streamer: Any, prompt: Tensor, pad: int) -> None:
         self.streamer, self.pad = streamer, pad
+        self.name = getattr(streamer, "name", type(streamer).__name__)
         self.sent = prompt.shape[1]
         self._prompt: Tensor | None = prompt
 
@@ -77,5 +105,5 @@ class Emitter:
             getattr(self.streamer, method)(*arguments)
         except Exception as error:
             raise DecodingError(
-                f"the streamer ({type(self.streamer).__name__}) failed in {method}: {type(error).__name__}: {error}"
+                f"the streamer ({self.name}) failed in {method}: {type(error).__name__}: {error}"
             ) from error

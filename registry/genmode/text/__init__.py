@@ -11,6 +11,7 @@ from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .phrases import TEXTLESS, PhraseTable, PhraseTracker, byte_automaton, phrase_table
+    from .pieces import TextPieces
     from .retries import Retries, taken_back
     from .token_states import TokenStates
     from .tokenizer_cache import TokenizerCache
@@ -21,6 +22,7 @@ __all__ = [
     "token_bytes",
     "plain_bytes",
     "TokenizerCache",
+    "TextPieces",
     # phrases
     "phrase_table",
     "PhraseTable",
@@ -35,6 +37,7 @@ __all__ = [
 
 _MODULES = {
     "phrases": "phrase_table PhraseTable PhraseTracker TEXTLESS byte_automaton",
+    "pieces": "TextPieces",
     "retries": "Retries taken_back",
     "vocabulary_bytes": "token_bytes plain_bytes",
     "token_states": "TokenStates",
