@@ -51,15 +51,20 @@ class TokenBuffer(History):
     def rectangles(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """One rectangle for each length that occurs: its ids `[rows, length]` and whom it serves.
 
-        Every rectangle has all rows, in order, so that code which knows rows by number sees the right ones;
-        only the rows in the second item, `[rows]`, bool, have that length. The item is None if all do.
-        Reads lengths on the host.
+        Every rectangle has as many rows as there are, in order, so that code which knows rows by number sees the right
+        ones; only the rows in the second item, `[rows]`, bool, have that length. The item is None if all do. Whatever
+        stands in a rectangle is the text of a row: of a longer row its beginning, and in the place of a shorter one, of
+        which there is no such text, that of a row which has the length. Reads lengths on the host.
         """
         if self.level is not None:
             yield self.ids, None
             return
-        for length in sorted(set(self.lengths.tolist())):
-            yield self._buffer[:, :length], self.lengths == length
+        lengths: list[int] = self.lengths.tolist()
+        for length in sorted(set(lengths)):
+            ids, stand_in = self._buffer[:, :length], lengths.index(length)
+            if min(lengths) < length:
+                ids = ids[[row if own >= length else stand_in for row, own in enumerate(lengths)]]
+            yield ids, self.lengths == length
 
     def ahead(self, count: int) -> TokenBuffer:
         """The same rows with the `count` tokens behind each row's last one taken as decoded."""

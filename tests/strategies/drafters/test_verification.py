@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 import genmode
 from genmode import host_sync
-from genmode.testing.harness.models import prompt, tiny
+from genmode.testing.harness.models import VOCAB, near, prompt, tiny
 from genmode_strategies.drafters.verification import agreeing, decode_with
 
 
@@ -58,3 +59,34 @@ def test_a_draft_that_a_device_fills_up(late: bool) -> None:
     wanted = right[0, start + 1 : start + 6].tolist()
     assert draft == [*wanted, wanted[-1]] if late else wanted
     assert agreed == 5
+
+
+class Remembers(transformers.LogitsProcessor):
+    """A state machine over texts, as those of grammars are: it knows a text if it was asked about it without its last token."""
+
+    def __init__(self, length: int) -> None:
+        self.length, self.states = length, dict[tuple[int, ...], int]()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        for row, ids in enumerate(map(tuple, input_ids.tolist())):
+            if len(ids) == self.length:
+                self.states[ids] = 0
+            elif ids not in self.states:
+                self.states[ids] = self.states[ids[:-1]] + 1 + ids[-1] % 2  # KeyError: no text of any row
+            scores[row, self.states[ids] % VOCAB] += 5.0
+        return scores
+
+
+@pytest.mark.parametrize(
+    "way",
+    [{"prompt_lookup_num_tokens": 4}, {"assistant_early_exit": 1}, {"assistant": True}, {"strategy": "suffix_lookup"}],
+    ids=str,
+)  # fmt: skip
+def test_a_processor_of_the_callers_is_asked_about_texts_that_rows_have(way: dict[str, Any]) -> None:
+    model, inputs = tiny("llama"), {"input_ids": torch.tensor([[5, 7, 3] * 3, [9, 9, 4] * 3, [5, 6, 8] * 3])}
+    if way.pop("assistant", False):
+        way["assistant_model"] = near("llama")
+    call: dict[str, Any] = {**inputs, "max_new_tokens": 12, "do_sample": False}
+    plain = genmode.generate(model, **call, logits_processor=transformers.LogitsProcessorList([Remembers(9)]))
+    drafted = genmode.generate(model, **call, **way, logits_processor=transformers.LogitsProcessorList([Remembers(9)]))
+    assert torch.equal(drafted, plain)
