@@ -136,3 +136,8 @@ class TestBadInput:
     def test_a_prompt_in_chunks(self) -> None:
         with pytest.raises(genmode.UnsupportedError, match="prefill_chunk_size"):
             genmode.generate(tiny("llama"), **prompt("llama", 1), **FLAGS, prefill_chunk_size=2)
+
+
+def test_a_call_without_a_cache_is_refused() -> None:
+    with pytest.raises(genmode.ParameterError, match="use_cache=False"):
+        genmode.generate(tiny("llama"), **prompt("llama", 1), penalty_alpha=0.6, top_k=4, use_cache=False)

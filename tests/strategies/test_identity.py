@@ -352,3 +352,8 @@ def test_a_prompt_of_one_token_and_of_none() -> None:
     both(tiny("llama"), {"input_ids": ids(2, 1)}, max_new_tokens=5)
     both(tiny("llama"), {}, max_new_tokens=5)  # begins with the model's first token
     both(tiny("bart"), {"input_ids": ids(2, 1)}, max_new_tokens=5, num_beams=2)
+
+
+def test_an_id_twice_among_the_ends() -> None:
+    """Beams look at as many candidates as there are entries."""
+    both(tiny("llama"), prompt("llama", 2), num_beams=4, do_sample=True, eos_token_id=[64, 64, 71], max_new_tokens=8)

@@ -29,9 +29,9 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
 
     Stage bias, before all others, as in transformers. Equal of transformers'
     `UnbatchedClassifierFreeGuidanceLogitsProcessor`, also with batches whose negative prompts are padded on the
-    left, one negative prompt for all rows, beams and drafts. Where a model keeps its state elsewhere than in
-    `past_key_values` (Mamba), transformers' object, which then reads the last token alone, stays in its place; this
-    one is right there if it is named. Without a negative prompt the context is the last
+    left, one negative prompt for all rows, and drafts. Where a model keeps its state elsewhere than in
+    `past_key_values` (Mamba), transformers' object, which then reads the last token alone, stays in its place, and so
+    it does where it can beside beams, whose moves its context does not follow; this one is right there if it is named. Without a negative prompt the context is the last
     token of the prompt. A negative prompt's mask is as long as the prompt.
     """
 
@@ -52,6 +52,7 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
     def __init__(self, params: Any = None, **values: Any) -> None:
         super().__init__(params, **values)
         self._model: Any = None
+        self._theirs: Any = None
 
     @classmethod
     def adopt(cls, theirs: Any, tokenizer: Any = None) -> ClassifierFreeGuidance | None:
@@ -69,19 +70,25 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
             guidance_scale=scale, negative_prompt_ids=context["input_ids"],
             negative_prompt_attention_mask=context["attention_mask"],
         )  # fmt: skip
-        own._model = theirs.model
+        own._model, own._theirs = theirs.model, theirs
         return own
 
     def begin(self, context: genmode.Context) -> None:
-        if self.params.guidance_scale == 1:
-            return
         negative, mask = self.params.negative_prompt_ids, self.params.negative_prompt_attention_mask
+        beams = getattr(context.generation_config, "num_beams", None) or 1
+        if beams == 1 or (negative is not None and len(negative) != context.rows):  # which transformers' cannot do
+            self._theirs = None
+        if self.params.guidance_scale == 1 or self._theirs is not None:
+            return
         if negative is None:
             negative, mask = context.history.tail(1), None
         self.side_models = [context.side_model(negative, mask, model=self._model)]
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         """`[rows, vocab]`, float32, a new tensor."""
+        if self._theirs is not None:
+            theirs: Tensor = self._theirs(history.tokens, scores)
+            return theirs
         scores = log_softmax(scores)
         scale: float = self.params.guidance_scale
         if scale == 1:

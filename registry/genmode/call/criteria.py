@@ -41,7 +41,9 @@ def build_stopping(
             times.append(f"max_time({criterion.max_time} s)")
         else:
             others.append(_native(criterion, adopters, request.tokenizer))
-    max_length, eos = min(lengths, default=config.max_length), list(dict.fromkeys(ends)) or eos
+    max_length = min(lengths, default=config.max_length)
+    if set(ends) - set(eos):  # else as often as the config has each, which is how many candidates beams look at
+        eos = list(dict.fromkeys(ends))
     config.max_length = max(config.max_length, max_length)  # engines make room for as much
     names = [f"max_length({max_length})"] + ([f"eos({eos})"] if eos else [])
     names += times

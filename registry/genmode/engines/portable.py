@@ -181,8 +181,8 @@ class PortableEngine:
         if self._alone:
             numbers = [counts] * len(self._alone) if isinstance(counts, int) else counts.tolist()
             for one, number in zip(self._alone, numbers, strict=True):
-                one._drop(number - one._unfed)
-                one._unfed = 0
+                one._drop(max(0, number - one._unfed))
+                one._unfed = max(0, one._unfed - number)  # a model beside the first may be ahead of its longest row
             return
         numbers = [counts] if isinstance(counts, int) else counts.tolist()
         if len(set(numbers)) == 1:

@@ -149,7 +149,7 @@ class DecodeState:
         """These rows, `[rows]`, bool, are done: they take padding from now on, where there is any."""
         self.unfinished = self.unfinished & ~done
         self.some_done = True
-        self.pads = self.ending and bool(self.vocabulary.eos) and self.vocabulary.pad is not None
+        self.pads = self.ending and self.stopping.by_row and self.vocabulary.pad is not None
 
     def limit(self, longest: int) -> None:
         """The host learns that no row is longer than `longest`."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..contract.criterion import StoppingCriterion
 from ..contract.history import History
+from ..contract.stand_in import StandIn
 from ..contract.traits import Trait
 from ..errors import DecodingError, GenmodeError
 from .token_buffer import TokenBuffer
@@ -71,6 +72,8 @@ class Stopping:
         deadline: `time.monotonic()` seconds after which every row is done; None for no limit.
         eos: ids that end a row.
         others: all further criteria.
+        by_row: whether rows that end are padded: there is an end of sequence, or a criterion that is not transformers'.
+            Rows that only criteria of transformers end go on until all have ended, as there.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Stopping:
     ) -> None:  # fmt: skip
         self.max_length, self.deadline, self.others = max_length, deadline, list(others)
         self.eos = list(eos)
+        self.by_row = bool(eos) or any(not isinstance(one, (TransformersCriterion, StandIn)) for one in others)
         self._ids = torch.tensor(self.eos, device=device) if len(self.eos) > 1 else None
 
     @property

@@ -200,6 +200,13 @@ def test_rows_that_go_back_take_their_side_models_along() -> None:
 
 
 class TestClassifierFree:
+    def test_beams_give_what_transformers_gives_and_follow_if_it_is_named(self) -> None:
+        call: dict[str, Any] = {"num_beams": 2, "guidance_scale": 1.7, "max_new_tokens": 14}
+        ids, model = torch.tensor([[5, 6, 7]]), tiny("llama")
+        given = genmode.generate(model, ids, **call)
+        assert torch.equal(given, model.generate(ids, **call))
+        assert not torch.equal(given, genmode.generate(model, ids, **call, processors="classifier_free_guidance"))
+
     def test_as_transformers_at_batch_1(self) -> None:
         ids = torch.tensor(PROMPTS[:1])
         calls: list[dict[str, Any]] = [

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import genmode
 from genmode.engines.portable import alike
-from genmode.testing.harness.models import fresh, ids, prompt
+from genmode.testing.harness.models import fresh, ids, near, prompt, tiny
 
 SIZES: dict[str, Any] = {
     "vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0,
@@ -83,3 +83,21 @@ def test_beams_of_a_model_that_views_what_its_cache_returns() -> None:
     tokens = ids(3, 9)
     flags: dict[str, Any] = {"attention_mask": torch.ones_like(tokens), "max_new_tokens": 8, "num_beams": 3}
     assert torch.equal(genmode.generate(model, tokens, **flags), model.generate(tokens, **flags, do_sample=False))
+
+
+@pytest.mark.parametrize("family", ["t5", "window"])
+def test_a_model_beside_the_first_may_be_ahead_of_the_longest_row(family: str) -> None:
+    """Rows of their own lengths, near the greatest one, with a second model that has read all drafts."""
+    if family == "t5":
+        model, call = tiny("t5"), {"amateur_model": near("t5"), "strategy": "suffix_lookup", "max_new_tokens": 20}
+        inputs = {"input_ids": ids(5, 3, seed=9)}
+    else:
+        model = built(
+            "MistralForCausalLM", transformers.MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=8)
+        )
+        call = {"context_free_ids": torch.tensor([[31, 64]] * 4), "prompt_lookup_num_tokens": 4, "max_new_tokens": 10}
+        inputs = {"input_ids": ids(4, 17)}
+    drafted = genmode.generate(model, **inputs, **call, do_sample=True, seed=11)
+    for key in ("strategy", "prompt_lookup_num_tokens"):
+        call.pop(key, None)
+    assert torch.equal(drafted, genmode.generate(model, **inputs, **call, do_sample=True, seed=11))
