@@ -1,27 +1,28 @@
 """A budget for thinking: after so many tokens inside <think>, its end is forced.
 
-A row thinks where a sequence that begins thinking occurs later than the last one that ends it, in the
-prompt or the output. With t the tokens since, the budget b and the end e[0 .. n-1], the next token is
-forced where t >= b: it is e[k], with k the largest number below n such that the row ends in e[0 .. k-1] (so
-an end that the model has begun by itself is completed, not begun again). Forcing sets the token's score to
-0 and all others to -inf. A budget of 0 ends thinking as soon as it begins. Everything is read off the
-history, one comparison of `[rows, length]` for each token of the two sequences, so beams and drafting need
-no state. Not supported: budgets of their own for each row; nested thinking counts from the innermost
-beginning.
+A row thinks where what begins thinking occurs later than what last ended it, in the prompt or the output. With t the
+tokens since, the budget b and the end e, the next token is forced where t >= b: the one that goes on spelling e behind
+as much of it as the row ends in already, so an end that the model has begun by itself is completed, not begun again.
+Forcing sets the token's score to 0 and all others to -inf. A budget of 0 ends thinking as soon as it begins.
+
+Markers that are text are found in the text, however it was tokenized; markers that are ids, in the ids. Where one is
+text and the other ids, the ids stand for the text that they spell. Nested thinking counts from the innermost beginning.
+Not supported: budgets of their own for each row.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 import genmode
+from genmode.text import token_bytes
 
 from ..order import preceding
-from ..row_ops import as_ints, columns, mask_rows
+from ..row_ops import as_ints, mask_rows
+from .thinking_markers import IdReader, TextReader
 
 Marker = Annotated[str | tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), BeforeValidator(as_ints)]
 
@@ -30,8 +31,8 @@ class ThinkingBudget(genmode.LogitsProcessor):
     """End thinking after so many tokens.
 
     Stage constraint, behind all others; reads tokens alone; writes in place; `[rows, vocab]` of any floating
-    type. Raises `ParameterError` for text without a tokenizer, text that the tokenizer does not know, and ids
-    outside the vocabulary.
+    type. Raises `ParameterError` for text without a tokenizer, text that no tokens spell, and ids outside the
+    vocabulary.
     """
 
     contract_version = 1
@@ -47,70 +48,56 @@ class ThinkingBudget(genmode.LogitsProcessor):
 
     def __init__(self, params: Any = None, **values: Any) -> None:
         super().__init__(params, **values)
-        self._start: list[int] = []
-        self._end: list[int] = []
-        self._forced: Tensor | None = None  # [n], long
+        self._reader: IdReader | TextReader | None = None
 
     def begin(self, context: genmode.Context) -> None:
         if self.params.thinking_budget is None:
             return
-        self._start = marker_ids(self.params.think_start, context, "think_start")
-        self._end = marker_ids(self.params.think_end, context, "think_end")
-        self._forced = torch.tensor(self._end, device=context.device)
+        markers = {key: getattr(self.params, key) for key in ("think_start", "think_end")}
+        for key, marker in markers.items():
+            check(marker, context, key)
+        if any(isinstance(marker, str) for marker in markers.values()):
+            texts = token_bytes(context.tokenizer)[: context.vocab_size]
+            start, end = (
+                marker.encode() if isinstance(marker, str) else b"".join(texts[token] for token in marker)
+                for marker in markers.values()
+            )
+            self._reader = TextReader(start, end, texts, context)
+        else:
+            self._reader = IdReader(list(markers["think_start"]), list(markers["think_end"]), context.device)
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
-        if self._forced is None:
+        if self._reader is None:
             return scores
-        tokens, inside = history.tokens, history.inside
-        begun = last_after(tokens, inside, self._start)  # [rows, 1]
-        since = history.lengths[:, None] - begun
-        over = (begun > last_after(tokens, inside, self._end)) & (since >= self.params.thinking_budget)
-        if not mask_rows(scores, over[:, 0]):
+        thinks, since, token = self._reader.read(history)
+        over = thinks & (since >= self.params.thinking_budget)
+        if not mask_rows(scores, over):
             return scores
-        token = self._forced[progress(history, since, self._forced)]  # [rows, 1]
-        return scores.scatter_(1, token, scores.gather(1, token).masked_fill_(over, 0.0))
+        token = token[:, None]
+        return scores.scatter_(1, token, scores.gather(1, token).masked_fill_(over[:, None], 0.0))
+
+    def accept(self, tokens: Tensor) -> None:
+        if isinstance(self._reader, TextReader):
+            self._reader.accept(tokens)
+
+    def reorder(self, rows: Tensor) -> None:
+        if isinstance(self._reader, TextReader):
+            self._reader.reorder(rows)
+
+    def rollback(self, counts: Tensor) -> None:
+        if isinstance(self._reader, TextReader):
+            self._reader.rollback(counts)
 
     def reset(self) -> None:
-        self._forced = None
+        self._reader = None
 
 
-def progress(history: genmode.History, since: Tensor, end: Tensor) -> Tensor:
-    """`[rows, 1]`, long: how much of `end` `[n]` each row ends in already, within its last `since` `[rows, 1]` tokens."""
-    found = torch.zeros_like(since)
-    for count in range(1, len(end)):
-        there = (history.tail(count) == end[:count]).all(1, keepdim=True) & (since >= count)
-        found = torch.where(there, count, found)
-    return found
-
-
-def last_after(tokens: Tensor, inside: Tensor, marker: list[int]) -> Tensor:
-    """`[rows, 1]`, long: the column behind the last occurrence of the marker in each row; 0 if there is none.
-
-    Args:
-        tokens, inside: those of the history, `[rows, width]`.
-        marker: at least one token.
-    """
-    count = tokens.shape[1] - len(marker) + 1
-    if count <= 0:
-        return tokens.new_zeros(len(tokens), 1)
-    found = inside[:, :count] & inside[:, len(marker) - 1 :]
-    for offset, token in enumerate(marker):
-        found &= tokens[:, offset : offset + count] == token
-    return torch.where(found, columns(found) + len(marker), 0).amax(1, keepdim=True)
-
-
-def marker_ids(marker: str | tuple[int, ...], context: genmode.Context, key: str) -> list[int]:
-    """The tokens of a marker; raises `ParameterError`."""
+def check(marker: str | tuple[int, ...], context: genmode.Context, key: str) -> None:
+    """Raises `ParameterError` for a marker that cannot occur."""
     if isinstance(marker, str):
-        tokenizer: Any = context.tokenizer
-        if tokenizer is None:
+        if context.tokenizer is None:
             raise genmode.ParameterError(f"{key}: {marker!r} is text and there is no tokenizer; pass tokenizer= or ids")
-        ids: list[int] = tokenizer.encode(marker, add_special_tokens=False)
-        if not ids or tokenizer.unk_token_id in ids:
-            raise genmode.ParameterError(f"{key}: the tokenizer has no tokens for {marker!r}; pass other text, or ids")
-    else:
-        ids = list(marker)
-    outside = [token for token in ids if token >= context.vocab_size]
+        return
+    outside = [token for token in marker if token >= context.vocab_size]
     if outside:
         raise genmode.ParameterError(f"{key}: {outside} outside the vocabulary of {context.vocab_size}")
-    return ids

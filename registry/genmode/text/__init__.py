@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from ..lazy import lazily
 
 if TYPE_CHECKING:
-    from .phrases import TEXTLESS, PhraseTable, PhraseTracker, byte_automaton, phrase_table
+    from .phrases import (
+        TEXTLESS,
+        PhraseTable,
+        PhraseTracker,
+        byte_automaton,
+        phrase_table,
+        read_tokens,
+        simplified,
+    )
     from .pieces import TextPieces
     from .retries import Retries, taken_back
     from .token_states import TokenStates
@@ -29,6 +37,8 @@ __all__ = [
     "PhraseTracker",
     "TEXTLESS",
     "byte_automaton",
+    "read_tokens",
+    "simplified",
     # going back
     "TokenStates",
     "Retries",
@@ -36,7 +46,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "phrases": "phrase_table PhraseTable PhraseTracker TEXTLESS byte_automaton",
+    "phrases": "phrase_table PhraseTable PhraseTracker TEXTLESS byte_automaton read_tokens simplified",
     "pieces": "TextPieces",
     "retries": "Retries taken_back",
     "vocabulary_bytes": "token_bytes plain_bytes",

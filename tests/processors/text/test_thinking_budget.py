@@ -138,3 +138,73 @@ def test_a_masked_row_is_forced_all_the_same() -> None:
     processor = ThinkingBudget(thinking_budget=0, think_start=[1], think_end=[0])
     result = run(processor, torch.full((1, 2), NOT), history([[1]]))
     assert result.tolist() == [[0.0, NOT]]
+
+
+# text, however it is tokenized -------------------------------------------------------------------------
+
+
+def written(text: str, budget: int, prompt: str, tokenizer: Any) -> str:
+    """What comes out where the model wants to write the text and end: its next character leads, unless one is forced."""
+    processor = ThinkingBudget(thinking_budget=budget)
+    ids = tokenizer.encode(prompt, add_special_tokens=False)
+    begin = history([ids], prompt=len(ids))
+    processor.begin(context(begin, vocab=len(tokenizer), tokenizer=tokenizer, max_length=len(ids) + 60))
+    out: list[int] = []
+    wishes = tokenizer.encode(text, add_special_tokens=False)
+    while wishes and len(out) < 60:
+        scores = torch.zeros(1, len(tokenizer))
+        scores[0, wishes[0]] = 9.0
+        token = int(processor.process(scores, history([ids + out], prompt=len(ids))).argmax())
+        wishes = wishes[1:] if token == wishes[0] else wishes
+        processor.accept(torch.tensor([token]))
+        out.append(token)
+    return tokenizer.decode(out)
+
+
+@pytest.mark.parametrize("merges", [[], ["</"], ["think"], ["</think>"], [" <", "k>\n", ">o"], ["b </"]])
+@pytest.mark.parametrize("prompt", ["<think>", "why? <think>", "<think>\n", "a<think>b</think><think>"])
+def test_an_end_is_completed_and_not_begun_again(merges: list[str], prompt: str) -> None:
+    tokenizer = byte_tokenizer(merges)
+    for budget in range(9):
+        found = written("ab</think>one", budget, prompt, tokenizer)
+        assert found.count("</think>") == 1 + (found.split("</think>", 1)[0] != "ab"), (budget, found)
+        assert "</" not in found.replace("</think>", ""), (budget, found)
+
+
+def test_no_end_is_forced_where_no_thinking_began() -> None:
+    tokenizer = byte_tokenizer(["</think>"])
+    for prompt in ("why?", "<think>so</think>", "< think>", "</think>"):
+        assert written("ab one", 0, prompt, tokenizer) == "ab one"
+
+
+def test_tokens_are_counted_behind_the_one_in_which_thinking_begins() -> None:
+    tokenizer = byte_tokenizer(["k>\n"])
+    assert written("abcdef", 2, "<think>\n", tokenizer).startswith("ab</think>")
+    assert written("abcdef", 2, "<think>a", tokenizer).startswith("a</think>")
+
+
+def test_markers_of_ids_beside_text_stand_for_their_text() -> None:
+    tokenizer = byte_tokenizer(["</think>"])
+    (end,) = tokenizer.encode("</think>", add_special_tokens=False)
+    processor = ThinkingBudget(thinking_budget=0, think_end=[end])
+    past = history([tokenizer.encode("<think>", add_special_tokens=False)])
+    result = run(processor, torch.zeros(1, len(tokenizer)), past, tokenizer=tokenizer)
+    assert (~result.isneginf()).nonzero().tolist() == [[0, end]]
+
+
+def test_rows_move_and_go_back() -> None:
+    tokenizer = byte_tokenizer(["</think>"])
+    thinking, plain = (tokenizer.encode(text, add_special_tokens=False) for text in ("<think>a", "<thinkin"))
+    processor = ThinkingBudget(thinking_budget=2)
+    processor.begin(context(history([thinking, plain], prompt=8), vocab=len(tokenizer), tokenizer=tokenizer))
+
+    def is_forced(past: Any) -> list[bool]:
+        return processor.process(torch.zeros(past.rows, len(tokenizer)), past).isneginf().any(1).tolist()
+
+    processor.accept(torch.tensor([70, 70]))
+    longer = history([[*thinking, 70], [*plain, 70]], prompt=8)
+    assert is_forced(longer) == [True, False]
+    processor.reorder(torch.tensor([1, 0, 0]))
+    assert is_forced(history([[*plain, 70], [*thinking, 70], [*thinking, 70]], prompt=8)) == [False, True, True]
+    processor.rollback(torch.tensor([1, 1, 0]))
+    assert is_forced(ragged([plain, thinking, [*thinking, 70]], prompt=8)) == [False, False, True]
