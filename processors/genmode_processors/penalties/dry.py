@@ -13,8 +13,10 @@ become NaN; equal scores stay equal where n(v) is equal, and masked tokens stay 
 
 When a row grows by a token t, at column L, the array of matches is updated by one vector operation over
 `[rows, length]`:  m'[i] = m[i-1] + 1 if x[i] = t and t is no breaker, else 0.  After a rollback, and at the
-first step, it is computed anew by 50 such operations. Not supported: breakers of several tokens; as in the
-reference, a breaker given as text stands for the last token of "a" followed by it.
+first step, it is computed anew by 50 such operations.
+
+A breaker that is text is every token whose text has it, so a newline breaks also inside of a token such as ".\\n" (the
+reference takes one token for it). A text that no token has whole stands for the last token of "a" followed by it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pydantic import Field
 from torch import Tensor
 
 import genmode
+from genmode.text import TokenizerCache, token_bytes
 
 from ..begun import Begun
 from ..order import preceding
@@ -183,27 +186,42 @@ def breaker_ids(given: tuple[int | str, ...] | None, context: genmode.Context) -
     """The ids of the sequence breakers; raises `ParameterError`."""
     tokenizer: Any = context.tokenizer
     if given is None:
-        return [] if tokenizer is None else [i for i in map(partial(text_breaker, tokenizer), BREAKERS) if i >= 0]
+        given = () if tokenizer is None else BREAKERS
+    needed = given is not BREAKERS
     ids: list[int] = []
     for breaker in given:
-        if isinstance(breaker, str) and tokenizer is None:
+        if isinstance(breaker, int):
+            if breaker >= context.vocab_size:
+                raise genmode.ParameterError(
+                    f"dry_sequence_breakers: id {breaker} is outside the vocabulary of {context.vocab_size}"
+                )
+            ids.append(breaker)
+            continue
+        if tokenizer is None:
             raise genmode.ParameterError(
                 f"dry_sequence_breakers: {breaker!r} is text and there is no tokenizer; pass tokenizer= or ids"
             )
-        token = text_breaker(tokenizer, breaker) if isinstance(breaker, str) else breaker
-        if token < 0:
+        found = _found.get(
+            tokenizer, (breaker, context.vocab_size, len(tokenizer)), partial(tokens_of, breaker, context)
+        )
+        if not found and needed:
             raise genmode.ParameterError(f"dry_sequence_breakers: the tokenizer has no token for {breaker!r}")
-        if token >= context.vocab_size:
-            raise genmode.ParameterError(
-                f"dry_sequence_breakers: id {token} is outside the vocabulary of {context.vocab_size}"
-            )
-        ids.append(token)
+        ids += found
     return ids
 
 
-def text_breaker(tokenizer: Any, text: str) -> int:
-    """The last token of "a" followed by the text; -1 if the text leaves no token of its own."""
+_found: TokenizerCache[list[int]] = TokenizerCache(16)
+"""The ids of the last few texts of each tokenizer."""
+
+
+def tokens_of(text: str, context: genmode.Context) -> list[int]:
+    """The tokens whose bytes have the text, or else the last token of "a" followed by it; none if it leaves none."""
+    tokenizer, written = context.tokenizer, text.encode()
+    texts = token_bytes(tokenizer)[: context.vocab_size] if text else []
+    found = [token for token, one in enumerate(texts) if written in one]
+    if found:
+        return found
     encoded: list[int] = tokenizer.encode("a" + text, add_special_tokens=False)
     if not encoded or encoded == tokenizer.encode("a", add_special_tokens=False):
-        return -1
-    return -1 if encoded[-1] == tokenizer.unk_token_id else encoded[-1]
+        return []
+    return [] if encoded[-1] == tokenizer.unk_token_id or encoded[-1] >= len(texts) else encoded[-1:]

@@ -166,6 +166,19 @@ def test_breakers_may_be_text() -> None:
         assert not run(processor, torch.zeros(1, vocab), history([row]), tokenizer=tokenizer).any()
 
 
+def test_a_text_breaks_inside_of_tokens_too() -> None:
+    tokenizer = byte_tokenizer([".\n", "\n\n"])
+    vocab = len(tokenizer)
+    for text in (".\n", "\n\n", "\n"):
+        (breaker,) = tokenizer.encode(text, add_special_tokens=False)
+        row = [1, 2, breaker, 3, 1, 2]
+        assert not run(Dry(dry_multiplier=1.0), torch.zeros(1, vocab), history([row]), tokenizer=tokenizer).any()
+    dashes = tokenizer.encode("--", add_special_tokens=False)  # of two tokens: the last one breaks
+    processor = Dry(dry_multiplier=1.0, dry_sequence_breakers=["--"])
+    row = [1, 2, dashes[-1], 3, 1, 2]
+    assert not run(processor, torch.zeros(1, vocab), history([row]), tokenizer=tokenizer).any()
+
+
 @pytest.mark.parametrize(
     ("breakers", "tokenizer", "message"),
     [
