@@ -13,7 +13,9 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-for _name in [name for name in os.environ if name.startswith("GENMODE_") and name != "GENMODE_CACHE"]:
+for _name in [
+    name for name in os.environ if name.startswith("GENMODE_") and name not in ("GENMODE_CACHE", "GENMODE_SLOW")
+]:
     del os.environ[_name]
 
 hypothesis.settings.register_profile("genmode", deadline=None, derandomize=True)

@@ -23,7 +23,7 @@ ACROSS: Mapping[str, tuple[str, ...]] = {
     "registry/contract": ("contract_surface", "public_surface"),
     "registry/plugins": ("faulty_plugins", "many_plugins"),
     "registry/testing": ("kit", "row_checks", "strategy_checks", "watermarker_checks"),
-    "strategies": ("config", "conformance", "cuda", "identity", "tensor_parallel"),
+    "strategies": ("architectures", "config", "conformance", "cuda", "identity", "tensor_parallel"),
     "processors": ("adoption", "conformance", "device"),
     "processors/grammar": ("device", "jump", "outputs", "reports"),
     "processors/truncation": ("narrowing", "truncation", "twins"),

@@ -1,0 +1,122 @@
+"""What a model's calls give through genmode, beside transformers' own `generate` and beside greedy search."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import genmode
+from genmode.errors import GenmodeError, ParameterError, UnsupportedError
+
+PROMPT, NEW, PADDED, LARGEST = 24, 16, 5, 64
+
+CALLS: dict[str, dict[str, Any]] = {
+    "greedy": {"do_sample": False},
+    "beams": {"do_sample": False, "num_beams": 3},
+    "sampling": {"do_sample": True},
+}
+"""Of transformers' modes; each is called with rows of equal length and with one that is padded on the left."""
+LOOKUP: dict[str, Any] = {"strategy": "prompt_lookup"}
+GENERATOR_SEED = 5
+NOISE = 1e-5
+"""Of the largest score: how near two tokens' scores are that rounding alone can put in either order."""
+FAULTS = ("differs", "raw error")
+
+
+class Outcome(NamedTuple):
+    """How one call went.
+
+    Attributes:
+        call: its name.
+        verdict: "same", "near tie" (the first tokens that differ have scores that rounding may put in either order),
+            "refused", "both fail" (transformers too), or one of `FAULTS`.
+        detail: the error, or where the tokens part.
+    """
+
+    call: str
+    verdict: str
+    detail: str = ""
+
+
+def prompts(padded: bool) -> dict[str, Tensor]:
+    """Three rows in which most tokens of the vocabulary stand, so that most of what is decoded finds a draft."""
+    ids = torch.randint(3, LARGEST, (3, PROMPT), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    if padded:
+        ids[1, :PADDED] = mask[1, :PADDED] = 0
+    return {"inputs": ids, "attention_mask": mask}
+
+
+def outcomes(model: Any) -> list[Outcome]:
+    """How every call of the sweep goes on a model."""
+    found: list[Outcome] = []
+    for padded in (False, True):
+        inputs, suffix = prompts(padded), ", padded" if padded else ""
+        greedy: Tensor | Exception | None = None
+        for name, flags in CALLS.items():
+            want, got = _tried(model.generate, inputs, flags), _tried(genmode.generate, inputs, flags, model)
+            found.append(_with_ties(model, inputs, flags, judged(name + suffix, want, got), want, got))
+            greedy = got if greedy is None else greedy
+        drafted = _tried(genmode.generate, inputs, LOOKUP, model)
+        lookup = judged("lookup" + suffix, greedy, drafted)
+        found.append(_with_ties(model, inputs, CALLS["greedy"], lookup, greedy, drafted))
+    return found
+
+
+def judged(call: str, want: Any, got: Any) -> Outcome:
+    """The outcome of a call that gave `got` where another gave `want`."""
+    if isinstance(got, (ParameterError, UnsupportedError)):
+        return Outcome(call, "refused", said(got))
+    if isinstance(want, Exception) and isinstance(got, Exception):  # a model's own errors pass through as they are
+        known = isinstance(got, GenmodeError) or said(got) == said(want)
+        return Outcome(call, "both fail" if known else "raw error", said(want if known else got))
+    if isinstance(got, Exception):
+        return Outcome(call, "raw error", said(got))
+    if isinstance(want, Exception) or torch.equal(want, got):
+        return Outcome(call, "same")
+    parts = [f"row {row} from token {column} on" for row, column in partings(want, got)] or ["their lengths"]
+    return Outcome(call, "differs", ", ".join(parts))
+
+
+def partings(want: Tensor, got: Tensor) -> list[tuple[int, int]]:
+    """The rows that differ, each with the first column in which it does."""
+    width = min(want.shape[1], got.shape[1])
+    unequal = want[:, :width] != got[:, :width]
+    return [(row, int(unequal[row].int().argmax())) for row in range(len(want)) if unequal[row].any()]
+
+
+def _with_ties(model: Any, inputs: Any, flags: Any, outcome: Outcome, want: Any, got: Any) -> Outcome:
+    """The outcome, "near tie" instead of "differs" where each row's first other token has as good as the same score."""
+    places = partings(want, got) if outcome.verdict == "differs" and flags is CALLS["greedy"] else []
+    if not places:
+        return outcome
+    scores = model.generate(
+        **inputs, max_new_tokens=NEW, **flags, output_scores=True, return_dict_in_generate=True
+    ).scores
+    margins = []
+    for row, column in places:
+        one = scores[column - (want.shape[1] - len(scores))][row]
+        scale = one[one.isfinite()].abs().max()
+        margins.append(float((one[want[row, column]] - one[got[row, column]]).abs() / scale))
+    shown = f"{outcome.detail}: scores apart by {max(margins):.1e} of the largest"
+    return Outcome(outcome.call, "near tie" if max(margins) <= NOISE else "differs", shown)
+
+
+def said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _tried(call: Any, inputs: dict[str, Tensor], flags: dict[str, Any], *model: Any) -> Tensor | Exception:
+    """What a call returns or raises, with the same random numbers for each."""
+    torch.manual_seed(GENERATOR_SEED)
+    own = {key: value.clone() for key, value in inputs.items()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tokens: Tensor = call(*model, **own, max_new_tokens=NEW, **flags)
+    except Exception as error:
+        return error
+    return tokens
