@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engines.portable import last_hidden
+from ..engines.outputs import last_hidden
 from ..engines.static_cache import StaticRowCache
 from ..engines.static_engine import StaticEngine
 from ..hf import generate

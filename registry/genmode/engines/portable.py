@@ -6,16 +6,20 @@ is run alone: slow, but the same tokens on any model whose cache can forget.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers.utils.generic import ModelOutput
 
 from ..errors import GenmodeError, UnsupportedError
 from ..hf import caches, generate
+from .outputs import all_picked, join_outputs, last_hidden, pick_outputs
+
+_NO_DRAFTS = "use a strategy without drafting, such as 'greedy_search' or 'sample'"
+_compared_models: WeakKeyDictionary[Any, set[bool]] = WeakKeyDictionary()
+"""Models whose forwards of several tokens are those of one after the other: without padding, with it."""
 
 
 class PortableEngine:
@@ -81,9 +85,21 @@ class PortableEngine:
             apart = torch.cat([one._fitting(tokens[i : i + 1]) for i, one in enumerate(self._alone)])
             self.outputs = join_outputs([one.outputs for one in self._alone])
             return apart
-        if tokens.shape[1] == 1 or self._reads_several():
-            return self._forward(tokens)
-        return self._compared(tokens)
+        if tokens.shape[1] > 1:
+            self._check_selects_none()
+            if not self._reads_several():
+                return self._compared(tokens)
+        return self._forward(tokens)
+
+    def _check_selects_none(self) -> None:
+        """Refuse several tokens where each attends to keys that it selects: near ties go otherwise than one by one."""
+        most = caches.selected_keys(self.model, self.cache())
+        if most is not None and self._longest > most:
+            raise UnsupportedError(
+                f"{type(self.model).__name__} cannot verify drafts of results of {self._longest} tokens: beyond {most} "
+                "each token attends to some that it selects, and a forward of several selects otherwise where scores are "
+                f"close. Give max_length={most} or less, or {_NO_DRAFTS}"
+            )
 
     def _reads_several(self) -> bool:
         """Whether forwards of several tokens are known to be those of one after the other."""
@@ -96,21 +112,20 @@ class PortableEngine:
             UnsupportedError: they differ, or the model cannot read several.
         """
         count, refused = tokens.shape[1], f"{type(self.model).__name__} cannot verify drafts"
-        advice = "use a strategy without drafting, such as 'greedy_search' or 'sample'"
         try:
             together = self._forward(tokens)
         except (GenmodeError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
-            raise UnsupportedError(f"{refused}: several tokens in a forward fail ({said}); {advice}") from error
+            raise UnsupportedError(f"{refused}: several tokens in a forward fail ({said}); {_NO_DRAFTS}") from error
         outputs = self.outputs
         self._drop(count)
         apart = torch.cat([self._forward(tokens[:, i : i + 1]) for i in range(count)], dim=1)
         self.outputs = outputs
         if not alike(together, apart):
             raise UnsupportedError(
-                f"{refused}: a forward of {count} tokens predicts otherwise than {count} forwards of one; {advice}"
+                f"{refused}: a forward of {count} tokens predicts otherwise than {count} forwards of one; {_NO_DRAFTS}"
             )
         _compared_models.setdefault(self.model, set()).add(self._padded)
         return together
@@ -134,8 +149,7 @@ class PortableEngine:
         if logits.shape[1] < count:
             raise UnsupportedError(
                 f"{type(self.model).__name__} reads {logits.shape[1]} of {count} tokens in a forward, as its "
-                "prepare_inputs_for_generation cuts them off, so drafts cannot be verified; use a strategy without "
-                "drafting, such as 'greedy_search' or 'sample'"
+                f"prepare_inputs_for_generation cuts them off, so drafts cannot be verified; {_NO_DRAFTS}"
             )
         return logits
 
@@ -220,7 +234,7 @@ class PortableEngine:
 
     def _selected(self, rows: Tensor) -> dict[str, Any]:
         """The keyword arguments with row i continuing `rows[i]`; the cache is left to the caller."""
-        return _all_picked(self.kwargs, rows, self.ids.shape[0])
+        return all_picked(self.kwargs, rows, self.ids.shape[0])
 
     def select(self, rows: Tensor, within: bool) -> None:
         if self._alone:
@@ -229,12 +243,13 @@ class PortableEngine:
         if not within:
             self.kwargs = self._selected(rows)
         self.ids = self.ids.index_select(0, rows)
-        name = self._cache_name()
-        if name is not None:
-            cache = caches.reorder_cache(self.model, self.cache(), rows)
-            self.kwargs[name] = cache
-            if self.outputs is not None and name in self.outputs:
-                self.outputs[name] = cache
+        cache, name, returned = self.cache(), self._cache_name(), self._returned_name()
+        if cache is not None:
+            cache = caches.reorder_cache(self.model, cache, rows)
+            if name is not None:
+                self.kwargs[name] = cache
+            if returned is not None:
+                self.outputs[returned] = cache
 
     def settle(self, length: int) -> None:
         if not self._alone:
@@ -258,17 +273,17 @@ class PortableEngine:
     def cache(self) -> Any:
         if self._alone:
             return None
-        name = self._cache_name()
-        if name is not None and self.outputs is not None and name in self.outputs:
-            return self.outputs[name]
+        returned, name = self._returned_name(), self._cache_name()
+        if returned is not None:
+            return self.outputs[returned]
         return self.kwargs.get(name) if name else None
+
+    def _returned_name(self) -> str | None:
+        """Under which name the last forward returned the cache; not always that under which the next one takes it."""
+        return next((one for one in caches.CACHE_NAMES if (self.outputs or {}).get(one) is not None), None)
 
     def close(self) -> None:
         self._alone = []
-
-
-_compared_models: WeakKeyDictionary[Any, set[bool]] = WeakKeyDictionary()
-"""Models whose forwards of several tokens are those of one after the other: without padding, with it."""
 
 
 def alike(together: Tensor, apart: Tensor) -> bool:
@@ -278,56 +293,3 @@ def alike(together: Tensor, apart: Tensor) -> bool:
     most = 0.02 if apart.dtype == torch.float32 else 0.5
     together, apart = together.float(), apart.float()
     return bool((together - apart).abs().max() <= most * apart.std(-1).mean())
-
-
-def last_hidden(outputs: Any) -> Tensor | None:
-    """The last layer's hidden states `[rows, tokens, size]` of a forward; None if it gave none."""
-    for name in ("decoder_hidden_states", "hidden_states"):
-        states = outputs.get(name)
-        if states is not None:
-            found: Tensor = states[-1]
-            return found
-    return None
-
-
-# Functions of the module's and no closures: one that calls itself is a cycle, and would keep the tensors that it saw.
-
-
-def _all_picked(values: Mapping[str, Any], rows: Tensor, size: int) -> dict[str, Any]:
-    """What a forward of `size` rows takes or returns, with row i being `rows[i]`; caches are left as they are."""
-    return {k: v if k in caches.CACHE_NAMES else _picked(k, v, rows, size) for k, v in values.items()}
-
-
-def _picked(key: str, value: Any, rows: Tensor, size: int) -> Any:
-    if isinstance(value, Tensor):
-        axis = 1 if key == "position_ids" and value.ndim == 3 else 0
-        if value.ndim > axis and value.shape[axis] == size:
-            return value.index_select(axis, rows.to(value.device))
-    elif isinstance(value, dict):  # encoder outputs
-        return type(value)({k: _picked(k, v, rows, size) for k, v in value.items()})
-    elif isinstance(value, tuple):  # hidden states, attentions
-        return tuple(_picked(key, one, rows, size) for one in value)
-    return value
-
-
-def join_outputs(parts: list[Any]) -> Any:
-    """Hidden states and attentions of rows that were run alone, as if together; what a row lacks is zero."""
-    wanted = [key for key in parts[0] if key.endswith(("hidden_states", "attentions"))]
-    return ModelOutput({key: _joined([part[key] for part in parts]) for key in wanted})
-
-
-def _joined(values: list[Any]) -> Any:
-    if isinstance(values[0], tuple):
-        return tuple(_joined(list(layer)) for layer in zip(*values, strict=True))
-    if not isinstance(values[0], Tensor):
-        return None
-    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
-    joined = values[0].new_zeros((len(values), *shape))
-    for row, value in zip(joined, values, strict=True):
-        row[tuple(slice(size) for size in value.shape[1:])] = value[0]
-    return joined
-
-
-def pick_outputs(outputs: Any, rows: Tensor) -> Any:
-    """What the model returned, with row i being `rows[i]`; the cache is left as it is."""
-    return type(outputs)(_all_picked(outputs, rows, outputs.logits.shape[0]))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..hf import attention, generate
-from .portable import last_hidden
+from .outputs import last_hidden
 from .static_cache import StaticRowCache
 
 PLAIN_INPUTS = frozenset(

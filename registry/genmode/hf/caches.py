@@ -104,7 +104,6 @@ def rewind_cache(cache: Any, tokens: int) -> None:
 
 def split_cache(cache: Any, row: int) -> Any:
     """A cache of one row, sharing no storage that is written."""
-    index = torch.tensor([row])
     one = copy.copy(cache)
     if isinstance(cache, EncoderDecoderCache):
         one.self_attention_cache = split_cache(cache.self_attention_cache, row)
@@ -114,9 +113,16 @@ def split_cache(cache: Any, row: int) -> Any:
     one.layers = [copy.copy(layer) for layer in cache.layers]
     for layer in one.layers:
         if getattr(layer, "is_initialized", False):
-            layer.keys = layer.keys.index_select(0, index.to(layer.keys.device))
-            layer.values = layer.values.index_select(0, index.to(layer.values.device))
+            layer.reorder_cache(torch.tensor([row], device=layer.keys.device))  # its own way: some hold more than keys
     return one
+
+
+def selected_keys(model: Any, cache: Any) -> int | None:
+    """Of how many tokens the keys are that each token selects and attends to; None if it attends to all it may see."""
+    own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+    if not any(hasattr(layer, "update_indexer") for layer in getattr(own, "layers", ())):
+        return None
+    return int(getattr(model.config.get_text_config(decoder=True), "index_topk", 0))
 
 
 def static_cache_obstacle(model: Any, cache: Any, max_length: int) -> str | None:

@@ -101,3 +101,38 @@ def test_a_model_beside_the_first_may_be_ahead_of_the_longest_row(family: str) -
     for key in ("strategy", "prompt_lookup_num_tokens"):
         call.pop(key, None)
     assert torch.equal(drafted, genmode.generate(model, **inputs, **call, do_sample=True, seed=11))
+
+
+SELECTS: dict[str, Any] = {
+    **SMALL, "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
+    "v_head_dim": 16, "head_dim": 8, "moe_intermediate_size": 16, "n_routed_experts": 4, "num_experts_per_tok": 2,
+    "index_n_heads": 4, "index_head_dim": 16,
+}  # fmt: skip
+
+
+def test_a_model_that_selects_what_it_attends_to_drafts_up_to_as_many_tokens() -> None:
+    """Rows go on alone after uneven drafts, each with its part of the indexer's keys."""
+    tokens = ids(3, 24)
+    mask = torch.ones_like(tokens)
+    tokens[1, :5] = mask[1, :5] = 0
+    flags: dict[str, Any] = {"attention_mask": mask, "max_new_tokens": 16}
+    drafts: dict[str, Any] = {"prompt_lookup_num_tokens": 3, "max_matching_ngram_size": 1}
+    model = built("GlmMoeDsaForCausalLM", transformers.GlmMoeDsaConfig(**SELECTS, index_topk=40))
+    stock = model.generate(tokens, **flags, do_sample=False)
+    assert torch.equal(genmode.generate(model, tokens, **flags, **drafts), stock)
+    few = built("GlmMoeDsaForCausalLM", transformers.GlmMoeDsaConfig(**SELECTS, index_topk=39))
+    with pytest.raises(
+        genmode.UnsupportedError, match=r"results of 40 tokens: beyond 39 .* Give max_length=39 or less"
+    ):
+        genmode.generate(few, tokens, **flags, **drafts)
+
+
+@pytest.mark.filterwarnings("ignore:There is no sequence length limit")
+def test_beams_reorder_a_cache_that_comes_back_under_another_name() -> None:
+    config = transformers.XLNetConfig(
+        vocab_size=160, d_model=64, n_layer=2, n_head=4, d_inner=64, d_head=16, initializer_range=0.2, pad_token_id=0
+    )
+    model, tokens = built("XLNetLMHeadModel", config), ids(3, 9)
+    flags: dict[str, Any] = {"attention_mask": torch.ones_like(tokens), "max_new_tokens": 12, "num_beams": 3}
+    stock = model.generate(tokens, **flags, do_sample=False)
+    assert torch.equal(genmode.generate(model, tokens, **flags, do_sample=False), stock)
