@@ -17,7 +17,7 @@ from . import tracing
 from .call.inputs import check_objects, prompt_ids
 from .call.loop import Loop
 from .call.request import build
-from .errors import GenmodeError, ParameterError
+from .errors import GenmodeError, ParameterError, UnsupportedError
 from .hf.embeddings import lookup_failure
 from .hf.generate import has_loop_of_its_own, plain_generate
 from .plan import Plan
@@ -237,7 +237,7 @@ def _through_transformers(request: Any, loop: Loop) -> Any:
         device = request.model.device
         # graphs are captured, and kernels started, on the current device
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            return plain_generate(request.model)(generation_config=request.config, custom_generate=loop, **request.call)
+            result = _call_with_loop(request, loop)
     except (GenmodeError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of transformers' preparation: what the loop raises is of the family
@@ -250,3 +250,25 @@ def _through_transformers(request: Any, loop: Loop) -> Any:
         ) from error
     finally:
         torch.set_grad_enabled(grad)
+    if not loop.called:
+        raise UnsupportedError(_NOT_CALLED.format(type(request.model).__name__))
+    return result
+
+
+_NOT_CALLED = (
+    "{} brings a generate of its own, which decodes by itself and takes no strategy, processors, criteria, watermark, seed "
+    "or cancel; leave them out"
+)
+
+
+def _call_with_loop(request: Any, loop: Loop) -> Any:
+    """The model's `generate` with the loop; one of the model's own gets what is decoded from as its first argument."""
+    call, first = dict(request.call), []
+    if has_loop_of_its_own(request.model) and call.get("inputs") is not None:
+        first.append(call.pop("inputs"))
+    try:
+        return plain_generate(request.model)(*first, generation_config=request.config, custom_generate=loop, **call)
+    except (TypeError, ValueError) as error:
+        if loop.called or "custom_generate" not in str(error):
+            raise
+        raise UnsupportedError(_NOT_CALLED.format(type(request.model).__name__)) from error

@@ -284,6 +284,21 @@ class OwnLoop(transformers.LlamaForCausalLM):
         return inputs, steps, kwargs
 
 
+class OwnStrictLoop(transformers.LlamaForCausalLM):
+    """One that refuses what it does not know, as Musicgen does."""
+
+    def generate(self, inputs: Any = None, **kwargs: Any) -> Any:
+        del inputs
+        raise ValueError(f"not used by the model: {sorted(kwargs)}")
+
+
+class OwnName(transformers.LlamaForCausalLM):
+    """One that prepares the inputs under a name of its own, and decodes as transformers does, as SeamlessM4T does."""
+
+    def generate(self, input_ids: Any = None, **kwargs: Any) -> Any:
+        return super().generate(input_ids, **kwargs)
+
+
 class TestModelsWithALoopOfTheirOwn:
     def test_run_it_untouched(self) -> None:
         model = OwnLoop(tiny("llama").config)
@@ -291,3 +306,18 @@ class TestModelsWithALoopOfTheirOwn:
         assert genmode.generate(model, ids, steps=5, anything=1) == (ids, 5, {"anything": 1})
         plan = genmode.explain(model, ids)
         assert (plan.engine, plan.why) == ("OwnLoop.generate", "OwnLoop brings a generate of its own")
+
+    @pytest.mark.parametrize("cls", [OwnLoop, OwnStrictLoop])
+    def test_take_no_strategy(self, cls: Any) -> None:
+        model = cls(tiny("llama").config)
+        for call in (genmode.generate, genmode.explain):
+            with pytest.raises(
+                genmode.UnsupportedError, match=f"^{cls.__name__} brings a generate of its own, which dec"
+            ):
+                call(model, torch.tensor([[3, 4]]), strategy="greedy_search")
+
+    def test_that_end_in_that_of_transformers_take_one(self) -> None:
+        model, flags = OwnName(tiny("llama").config), {"attention_mask": torch.ones(1, 2), "max_new_tokens": 3}
+        tokens = torch.tensor([[3, 4]])
+        wanted = model.generate(tokens, **flags, do_sample=False)
+        assert torch.equal(genmode.generate(model, tokens, **flags, strategy="greedy_search"), wanted)

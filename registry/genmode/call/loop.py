@@ -80,13 +80,14 @@ class Loop:
 
     def __init__(self, request: Request, plan_only: bool = False) -> None:
         self.request, self.plan_only = request, plan_only
+        self.called = False
 
     def __call__(
         self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
         inputs_tensor: Tensor | None = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
         """Run the loop; the arguments are those of transformers' decoding methods."""
-        request = self.request
+        request, self.called = self.request, True
         if model is not request.model:  # a wrapper's `generate`, as peft's, calls that of the model inside
             request = replace(request, model=model)
         kwargs.pop("synced_gpus", None)
