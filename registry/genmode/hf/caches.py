@@ -134,6 +134,8 @@ def static_cache_obstacle(model: Any, cache: Any, max_length: int) -> str | None
     config = model.config.get_text_config(decoder=True)
     if model.config.is_encoder_decoder:
         return "encoder-decoder models keep a second cache"
+    if cache is None:
+        return f"{type(model).__name__} keeps no cache of keys and values"
     if type(cache) is not DynamicCache:
         return f"the call brings a cache of its own ({type(cache).__name__})"
     if getattr(cache, "offloading", False):
