@@ -6,16 +6,19 @@ A run takes one of `SLICES` by turns; `GENMODE_SLOW=1 pytest tests/strategies/te
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 
 import pytest
 import torch
+import transformers
 
 from genmode.errors import DecodingError, UnsupportedError
 
 from .architectures.build import architectures, build
 from .architectures.compare import CALLS, FAULTS, judged, outcomes, prompts
+from .architectures.page import FAILS, PAGE, row
 from .architectures.settings import SETTINGS, UNBUILT
 
 SLICES = 20
@@ -41,8 +44,24 @@ def test_gives_the_tokens_of_transformers_or_is_refused(name: str) -> None:
         with pytest.raises((ImportError, ValueError)):
             build(name)
         return
-    faults = [one for one in outcomes(build(name)) if one.verdict in FAULTS]
-    assert not faults, f"repeat with: {REPEAT} {name}"
+    model = build(name)
+    found = outcomes(model)
+    assert not [one for one in found if one.verdict in FAULTS], f"repeat with: {REPEAT} {name}"
+    page, line = PAGE.read_text(encoding="utf-8"), str(row(name, model, found))
+    if f"with transformers {transformers.__version__} and" in page and FAILS not in line:
+        assert line in page, "write docs/architectures.md: python -m tests.strategies.architectures"
+
+
+def test_the_page_has_a_line_for_each_and_no_fault() -> None:
+    """Of the release that it names; what is made here but is unknown to that release is no fault of the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    lines = re.findall(r"^\| (\w+) \|", page, re.MULTILINE)
+    assert lines.count("Class") == 2
+    assert len(set(lines)) == len(lines) - 1
+    assert UNBUILT.keys() <= set(lines)
+    if f"with transformers {transformers.__version__} and" in page:
+        assert set(architectures()) == {line for line in lines if line not in ("Class", "Reason")}
+    assert not re.search("differs|raw error|near tie", page.partition("## Table")[2])
 
 
 def test_all_are_due_within_as_many_runs_as_there_are_slices() -> None:

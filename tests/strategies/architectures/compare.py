@@ -54,7 +54,7 @@ def outcomes(model: Any) -> list[Outcome]:
     """How every call of the sweep goes on a model."""
     found: list[Outcome] = []
     for padded in (False, True):
-        inputs, suffix = prompts(padded), ", padded" if padded else ""
+        inputs, suffix = prompts(padded), " with padding" if padded else ""
         greedy: Tensor | Exception | None = None
         for name, flags in CALLS.items():
             want, got = _tried(model.generate, inputs, flags), _tried(genmode.generate, inputs, flags, model)
