@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from importlib import import_module
 from typing import Any
 
+from ..patterns import firsts, read
+from .exact import spelled, subschemas
 from .matchers import Vocabulary, Words
+from .pattern_text import whole
 from .requests import Wanted
 from .schemas import BASIC, Held, check_schema
 
@@ -151,9 +155,11 @@ class Compiler:
             parser = lmformatenforcer.RegexParser(wanted.text)
         elif wanted.kind == "json_schema":
             check_schema(wanted.schema, HELD)
+            _check_begins(wanted.schema)
+            schema = spelled(wanted.schema, "unescaped")
             spelling = self.json
-            spelling.check(json.dumps(wanted.schema, ensure_ascii=False))
-            parser = lmformatenforcer.JsonSchemaParser(wanted.schema)
+            spelling.check(_named(schema))
+            parser = lmformatenforcer.JsonSchemaParser(schema)
         else:
             spelling = self.bytes
             choices = [one.encode().decode("latin-1") for one in wanted.choices]
@@ -164,6 +170,33 @@ class Compiler:
         config.force_json_field_order = True
         parser.config = config
         return Compiled(enforcer, parser, spelling.texts)
+
+
+def _named(schema: dict[str, Any]) -> str:
+    """All that a schema names; what a negated class names is left out."""
+    result: dict[str, Any] = json.loads(json.dumps(schema))
+    for _, part in subschemas(result, "$"):
+        if isinstance(part, dict) and "pattern" in part:
+            part["pattern"] = re.sub(r"\[\^[^\]]*\]", "", part["pattern"])
+    return json.dumps(result, ensure_ascii=False)
+
+
+def _check_begins(schema: dict[str, Any]) -> None:
+    """Refuse strings that may begin with white space, or have two in a row: lm-format-enforcer takes it for that of JSON.
+
+    Raises:
+        ValueError: names the keyword and where it stands.
+    """
+    for path, part in subschemas(schema, "$"):
+        if isinstance(part, bool):
+            continue
+        names = [*part.get("properties", {}), *(one for one in part.get("enum", []) if isinstance(one, str))]
+        spaces = [one for one in names if one[:1].isspace() or "  " in one]
+        begins = firsts(whole(read(part["pattern"]))) if "pattern" in part else ()
+        if spaces or any(low <= ord(space) <= high for space in " \t\n\r" for low, high in begins):
+            raise ValueError(
+                f"{path} has strings with white space at their beginning or in a row, which it loses count of"
+            )
 
 
 engine = Compiler

@@ -16,6 +16,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, cast
 
+from .pattern_text import Within, written
+
 _DAYS = (
     r"(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
     r"|02-(?:0[1-9]|1[0-9]|2[0-8]))"
@@ -140,4 +142,31 @@ def dated(schema: dict[str, Any]) -> dict[str, Any]:
                 part["allOf"] = [*part.get("allOf", []), {"pattern": pattern}]
             else:
                 part["pattern"] = pattern
+    return result
+
+
+def spelled(schema: dict[str, Any], within: Within) -> dict[str, Any]:
+    """The schema with patterns that every engine reads alike.
+
+    Args:
+        schema: any.
+        within: see `pattern_text.Within`.
+
+    Raises:
+        ValueError: names the pattern and where it stands.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(schema))
+    for path, part in list(subschemas(result, "$")):
+        if not isinstance(part, dict):
+            continue
+        try:
+            if is_a(part.get("pattern"), str):
+                part["pattern"] = written(part["pattern"], within)
+            if is_a(part.get("patternProperties"), dict):
+                named = {written(name, within): one for name, one in part["patternProperties"].items()}
+                if len(named) < len(part["patternProperties"]):
+                    raise ValueError("two patterns of patternProperties are the same; put them together")
+                part["patternProperties"] = named
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     return result

@@ -7,13 +7,14 @@ llguidance itself, and choices as a Lark alternative.
 from __future__ import annotations
 
 import json
+import re
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .exact import closed, dated, subschemas
+from .exact import closed, dated, spelled, subschemas
 from .gbnf import plain
 from .matchers import Vocabulary, Words, mask_of
 from .requests import Wanted
@@ -21,6 +22,10 @@ from .schemas import check_exact
 
 llguidance: Any = import_module("llguidance")
 
+
+BY_LETTER = 'nrbtf\\"'
+"""The escapes of JSON without those by number."""
+_LISTED = frozenset({"properties", "patternProperties"})
 
 Bytes = NDArray[np.uint8]
 
@@ -111,17 +116,20 @@ class Compiler:
         if wanted.kind == "regex":
             return new.grammar_from_regex(wanted.text)
         if wanted.kind == "json_schema":
-            compact: Any = {"whitespace_flexible": whitespace, "item_separator": ",", "key_separator": ":"}
-            free: Any = {"whitespace_flexible": True}
-            schema = dated(wanted.schema)
-            check_exact(schema)
-            overrides = free if whitespace else compact
+            check_exact(wanted.schema)
+            schema = spelled(dated(wanted.schema), "text")
+            whole = closed(schema)
+            overrides: dict[str, Any] = {"whitespace_flexible": whitespace}
+            if not whitespace:
+                overrides |= {"item_separator": ",", "key_separator": ":"}
+            if _open(whole):
+                overrides["json_allowed_escapes"] = BY_LETTER
             if any(isinstance(part, dict) and "oneOf" in part for _, part in subschemas(schema, "$")):
                 # Parts that exclude each other only once they are closed are refused as they were written.
                 matcher = new(self.tokenizer, new.grammar_from_json_schema(json.dumps(schema), overrides=overrides))
                 if matcher.is_error():
                     raise ValueError(matcher.get_error())
-            return new.grammar_from_json_schema(json.dumps(closed(schema)), overrides=overrides)
+            return new.grammar_from_json_schema(json.dumps(whole), overrides=overrides)
         if wanted.kind == "ebnf":
             return new.grammar_from_lark(import_module("llguidance.gbnf_to_lark").gbnf_to_lark(plain(wanted.text)))
         if wanted.kind == "lark":
@@ -130,6 +138,25 @@ class Compiler:
             "start: "
             + " | ".join(json.dumps(one, ensure_ascii=False).replace("\x7f", "\\u007f") for one in wanted.choices)
         )
+
+
+def _open(schema: dict[str, Any]) -> bool:
+    """Whether objects may have further names than those that are listed or match a pattern.
+
+    In further names llguidance allows any character as its number, and so the listed ones as well: `\\u0061` beside `a`.
+
+    Raises:
+        ValueError: characters that JSON writes by number alone are named, which then cannot be written.
+    """
+    parts = [part for _, part in subschemas(schema, "$") if isinstance(part, dict)]
+    if all(part.get("additionalProperties") is False for part in parts if part.keys() & _LISTED):
+        return False
+    if found := re.search(r"\\u00[01][0-9a-f]|\x7f", json.dumps(schema, ensure_ascii=False)):
+        raise ValueError(
+            f"it names {found[0]!r}, and its objects are open to further names, in which characters by number are not "
+            'held; close them with "additionalProperties": false'
+        )
+    return True
 
 
 class _Tokens:

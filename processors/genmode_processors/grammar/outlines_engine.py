@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .exact import dated
+from .exact import dated, spelled, subschemas
 from .matchers import Vocabulary, Words
 from .requests import Wanted
 from .schemas import BASIC, STRINGS, Held, check_schema
@@ -100,8 +100,9 @@ class Compiler:
             regex = wanted.text
         elif wanted.kind == "json_schema":
             check_schema(wanted.schema, HELD)
+            _check_said(wanted.schema)
             regex = outlines_core.json_schema.build_regex_from_schema(
-                json.dumps(dated(wanted.schema)), FREE if whitespace else ""
+                json.dumps(spelled(dated(wanted.schema), "json")), FREE if whitespace else ""
             )
         else:
             regex = "|".join(f"({re.escape(one)})" for one in wanted.choices)
@@ -119,6 +120,21 @@ class Compiler:
                     "which outlines-core would lose texts; ask for a character at least"
                 ) from error
             return outlines_core.Index(regex, self.vocabulary)
+
+
+def _check_said(schema: dict[str, Any]) -> None:
+    """Refuse arrays and objects of anything: as a regex they have thousands of states, for a depth of three.
+
+    Raises:
+        ValueError: says where it stands.
+    """
+    for path, part in subschemas(schema, "$"):
+        if isinstance(part, bool):
+            continue
+        types = part.get("type", [])
+        for kind, words in (("array", ("items", "prefixItems")), ("object", ("properties", "additionalProperties"))):
+            if kind in ([types] if isinstance(types, str) else types) and not part.keys() & set(words):
+                raise ValueError(f"{path} has the type {kind} and does not say of what; give {' or '.join(words)}")
 
 
 engine = Compiler

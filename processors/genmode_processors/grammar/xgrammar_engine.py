@@ -13,7 +13,7 @@ import re
 from importlib import import_module
 from typing import Any
 
-from .exact import dated
+from .exact import dated, spelled, subschemas
 from .gbnf import plain
 from .matchers import Vocabulary, Words, mask_of
 from .requests import Wanted
@@ -117,7 +117,9 @@ class Compiler:
             check_schema(wanted.schema, HELD)
             separators = None if whitespace else (",", ":")
             return self.json.compile_json_schema(
-                json.dumps(dated(wanted.schema)), any_whitespace=whitespace, separators=separators
+                json.dumps(_adapted(spelled(dated(wanted.schema), "json"))),
+                any_whitespace=whitespace,
+                separators=separators,
             )
         if wanted.kind == "regex":
             return self.any_text.compile_regex(wanted.text)
@@ -128,6 +130,24 @@ class Compiler:
         else:
             text = "root ::= " + " | ".join(json.dumps(one, ensure_ascii=False) for one in wanted.choices)
         return self.any_text.compile_grammar(text)
+
+
+def _adapted(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema written so that xgrammar loses no texts of it.
+
+    In patterns of ASCII alone it drops alternatives with a backslash; an array or object of anything has one
+    item at most unless it is said that anything is allowed.
+    """
+    for _, part in list(subschemas(schema, "$")):
+        if isinstance(part, bool):
+            continue
+        if "\\\\" in (pattern := str(part.get("pattern", ""))):
+            part["pattern"] = f"{pattern[:-1]}é{{0}}$"
+        if "array" in part.get("type", []) and not part.keys() & {"items", "prefixItems"}:
+            part["items"] = {}
+        if "object" in part.get("type", []) and not part.keys() & {"properties", "additionalProperties"}:
+            part["additionalProperties"] = {}
+    return schema
 
 
 def _compiler(vocabulary: Vocabulary) -> Any:

@@ -92,16 +92,25 @@ def needs(engine: str) -> None:
 
 def takes(grammar: Any, engine: str, candidates: list[str]) -> list[bool]:
     """Of each text, whether an engine allows it byte by byte and as a whole."""
-    vocabulary = Vocabulary((*(bytes([i]) for i in range(256)), b""), 257, (256,), lambda text: list(text.encode()))
+    grammar = compiler(engine).compile(wanted(grammar), False)
+    return [spells(grammar, text) for text in candidates]
+
+
+BYTES = Vocabulary((*(bytes([i]) for i in range(256)), b""), 257, (256,), lambda text: list(text.encode()))
+"""A token for each byte, and an end."""
+
+
+@functools.cache
+def compiler(engine: str) -> Any:
+    """An engine that has read the vocabulary of bytes."""
     offer = next(one for one in OFFERS if one.name == engine)
-    module = importlib.import_module(f"genmode_processors.grammar.{offer.module}")
-    grammar = module.engine(vocabulary).compile(wanted(grammar), False)
-    return [_takes(grammar.matcher(), text.encode(), vocabulary.words) for text in candidates]
+    return importlib.import_module(f"genmode_processors.grammar.{offer.module}").engine(BYTES)
 
 
-def _takes(matcher: Any, text: bytes, count: int) -> bool:
-    for byte in text:
-        words = np.zeros(count, dtype=np.int32)
+def spells(grammar: Any, text: str) -> bool:
+    """Whether a compiled grammar allows a text byte by byte, each by its mask, and as a whole."""
+    matcher, words = grammar.matcher(), np.zeros(BYTES.words, dtype=np.int32)
+    for byte in text.encode(errors="surrogatepass"):
         matcher.fill(words)
         if not words[byte // 32] >> byte % 32 & 1 or not matcher.advance(byte):
             return False

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import genmode
-from genmode_processors.grammar.exact import PATTERNS, closed
+from genmode_processors.grammar.exact import PATTERNS, closed, spelled
 from genmode_processors.grammar.schemas import check_exact
 
-from .support import generate, needs, takes
+from .support import ENGINES, generate, needs, takes
 
 WHOLE: dict[str, Any] = {"type": "integer"}
 A = {"properties": {"a": WHOLE}, "required": ["a"]}
@@ -102,13 +102,83 @@ def test_dates_and_times(engine: str) -> None:
         ({"enum": [{"a": [2**60]}]}, "enum"),
         ({"type": "object", "additionalProperties": WHOLE, "minProperties": 2}, "minProperties"),
         ({"type": "string", "format": "hostname"}, "hostname"),
-        ({"type": "string", "pattern": r"^\S$"}, "pattern"),
         ({"$schema": "http://json-schema.org/draft-07/schema#", "contentEncoding": "base64"}, "contentEncoding"),
     ],
 )
 def test_what_no_engine_holds_is_named(schema: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         check_exact({"type": "array", "items": schema} | {key: schema[key] for key in schema.keys() & {"$schema"}})
+
+
+@pytest.mark.parametrize("pattern", [r"^\W$", r"\bword\b", "(?=a)", r"(a)\1"])
+def test_patterns_that_libraries_read_differently_are_named(pattern: str) -> None:
+    for schema in ({"type": "string", "pattern": pattern}, {"type": "object", "patternProperties": {pattern: WHOLE}}):
+        with pytest.raises(ValueError, match=r"\$\.items: the pattern"):
+            spelled({"type": "array", "items": schema}, "text")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_names_are_the_same_however_they_are_spelled(engine: str) -> None:
+    needs(engine)
+    texts = ['{"a":1}', '{"a":"x"}', r'{"\u0061":"x"}', r'{"\u0061":1}', '{"b":"x"}']
+    for closed_to in ({"additionalProperties": {"type": "string"}}, {"additionalProperties": True}, {}):
+        try:
+            found = takes({"type": "object", "properties": {"a": WHOLE}} | closed_to, engine, texts)
+        except ValueError as error:
+            if not re.search(r"spelled|does not hold|commas", str(error)):
+                raise
+        else:
+            assert found[:4] == [True, False, False, False]
+
+
+def test_patterns_of_names_hold_however_names_are_spelled() -> None:
+    needs("llguidance")
+    texts = ['{"f":1}', '{"f":"x"}', r'{"\u0066":"x"}', r'{"\n":1}', r'{"\n":"x"}', r'{"\u000a":"x"}']
+    for pattern in ("^f", "^[f\\n]"):
+        found = takes({"type": "object", "patternProperties": {pattern: WHOLE}}, "llguidance", texts)
+        assert found == [True, False, False, True, pattern == "^f", False]
+    with pytest.raises(ValueError, match="open to further names"):
+        takes({"type": "object", "properties": {"\x01": WHOLE}, "additionalProperties": True}, "llguidance", texts)
+
+
+@pytest.mark.parametrize("engine", ["xgrammar", "outlines-core", "lm-format-enforcer"])
+@pytest.mark.parametrize(
+    "step", [{"type": "integer", "multipleOf": 1.5}, {"type": "number", "multipleOf": 2}, {"multipleOf": 2}]
+)
+def test_steps_of_other_than_integers_are_named(engine: str, step: dict[str, Any]) -> None:
+    needs(engine)
+    with pytest.raises(ValueError, match="multipleOf"):
+        takes(step, engine, [])
+
+
+def test_white_space_that_an_engine_loses_count_of() -> None:
+    needs("lm-format-enforcer")
+    for schema in (
+        {"type": "string", "pattern": "^[ a]{2}$"},
+        {"enum": [" a"]},
+        {"enum": ["a  b"]},
+        {"type": "string", "pattern": "b"},
+    ):
+        with pytest.raises(ValueError, match="white space"):
+            takes(schema, "lm-format-enforcer", [])
+    inside = {"type": "string", "pattern": "^a[ a]{2}$"}
+    assert takes(inside, "lm-format-enforcer", ['"a a"', '"aa "', '"a a "', '"aaa"']) == [True, True, False, True]
+
+
+@pytest.mark.parametrize("engine", ["llguidance", "xgrammar", "lm-format-enforcer"])
+def test_arrays_and_objects_of_anything(engine: str) -> None:
+    needs(engine)
+    texts = ["[]", "[1,2]", '["a",null,3]', "{}", '{"a":1,"b":2}']
+    assert takes({"type": "array"}, engine, texts) == [True, True, True, False, False]
+    assert takes({"type": "object"}, engine, texts) == [False, False, False, True, True]
+    assert takes({"type": ["array", "object"]}, engine, texts) == [True] * 5
+
+
+@pytest.mark.parametrize("kind", ["array", "object"])
+def test_an_engine_that_writes_them_out_refuses_them(kind: str) -> None:
+    needs("outlines-core")
+    with pytest.raises(ValueError, match=f"the type {kind} and does not say of what"):
+        takes({"type": "array", "items": {"type": kind}}, "outlines-core", [])
 
 
 def test_what_is_just_held() -> None:
