@@ -25,7 +25,7 @@ ACROSS: Mapping[str, tuple[str, ...]] = {
     "registry/testing": ("kit", "row_checks", "strategy_checks", "watermarker_checks"),
     "strategies": ("architectures", "config", "conformance", "cuda", "identity", "tensor_parallel"),
     "processors": ("adoption", "conformance", "device"),
-    "processors/grammar": ("device", "jump", "outputs", "reports"),
+    "processors/grammar": ("device", "json_schema_suite", "jump", "outputs", "reports"),
     "processors/truncation": ("narrowing", "truncation", "twins"),
     "processors/watermarks": ("device", "distribution", "schemes", "strategies", "twins"),
 }
