@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .lazy import lazily
+from .plugins.identity import __version__ as __version__
 
 if TYPE_CHECKING:
     from .api import GenerationMixin, attach, detach, explain, generate, stream
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
     from .tracing import Trace, trace
     from .watermark.config import WatermarkingConfig
     from .watermark.detection import detect
-
-__version__ = "0.1.0"
 
 __all__ = [
     # calls

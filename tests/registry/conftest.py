@@ -11,6 +11,7 @@ from typing import Any
 import importlib_metadata
 import pytest
 
+from genmode.plugins.entries import Entry
 from genmode.plugins.registry import Registry, use
 from genmode.plugins.settings import Settings
 
@@ -38,6 +39,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.own: list[Entry] = []
         folder.mkdir(exist_ok=True)
 
     def add(
@@ -49,8 +51,18 @@ class Site:
         metadata: str | None = "",
         folder: str | None = None,
     ) -> Path:
-        """Write a distribution; `entries` is kind -> name -> object, or the text of entry_points.txt."""
+        """Write a distribution; `entries` is kind -> name -> object, or the text of entry_points.txt.
+
+        What `genmode` is to offer is told to the registries of this site, since no folder can pass for the host's.
+        """
         info = self.folder / (folder or f"{name.replace('-', '_')}-{version}.dist-info")
+        for file, source in (modules or {}).items():
+            (self.folder / f"{file}.py").write_text(source)
+        importlib.invalidate_caches()
+        if name == "genmode" and not isinstance(entries, str):
+            found = [(kind, one, value) for kind, some in entries.items() for one, value in some.items()]
+            self.own += [Entry(str(kind), one, name, version, value, str(info)) for kind, one, value in found]
+            return info
         info.mkdir()
         if metadata is not None:
             (info / "METADATA").write_text(metadata or f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -61,9 +73,6 @@ class Site:
             entries = "".join(lines)
         if entries:
             (info / "entry_points.txt").write_text(entries, encoding="utf-8")
-        for file, source in (modules or {}).items():
-            (self.folder / f"{file}.py").write_text(source)
-        importlib.invalidate_caches()
         return info
 
     def plugin(self, name: str, kind: str, component_name: str, source: str, version: str = "1.0") -> Path:
@@ -75,7 +84,7 @@ class Site:
         return list(importlib_metadata.distributions(path=[str(self.folder)]))
 
     def registry(self, **settings: Any) -> Registry:
-        return Registry(self.distributions(), Settings(**settings))
+        return Registry([*self.own, *self.distributions()], Settings(**settings))
 
 
 @pytest.fixture

@@ -7,91 +7,29 @@ and `entry_points.txt` are read, so that hundreds of plugins cost milliseconds.
 
 Order never depends on the order of directories: entries are sorted. Of two distributions with one name the
 first on `sys.path` wins, as for importlib_metadata; of two in one folder (the remains of an upgrade) the
-complete one, then the higher version. What loses is kept in `Scan.shadowed`.
+complete one, then the higher version, and neither if they offer different things. What loses is kept in
+`Scan.shadowed`. A distribution that takes a name for what it is not (`identity`) is a fault and offers nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from ..contract.kinds import Kind
+from .entries import Entry as Entry
+from .entries import Fault as Fault
+from .entries import Metadata as Metadata
+from .entries import Scan as Scan
+from .entries import canonical as canonical
+from .entries import valid_name as valid_name
+from .identity import HOST, PACKAGES, without_impostors, without_twins
 
-HOST = "genmode"
-"""The distribution that ships the host and the built-in components."""
-
-_COMPONENT_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
 _DISTRIBUTION_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.ASCII)
 _OBJECT = re.compile(r"[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\])?")
-
-
-class Entry(NamedTuple):
-    """One line of a distribution's `entry_points.txt`: a component or a hook plugin, not imported.
-
-    `kind` is the value of a `Kind`, `value` names the object as `module:attribute`, `distribution` is
-    normalised (`my-plugin`), `path` is the folder of the metadata.
-    """
-
-    kind: str
-    name: str
-    distribution: str
-    version: str
-    value: str
-    path: str
-
-
-class Fault(NamedTuple):
-    """Something about an installed plugin that keeps it, or a part of it, from being used.
-
-    `name` is the component's where one can be named, else empty; so is `kind`.
-    """
-
-    distribution: str
-    version: str
-    name: str
-    reason: str
-    path: str
-    kind: str = ""
-
-    def __str__(self) -> str:
-        what = f"{self.kind}:{self.name} of " if self.name else ""
-        return f"{what}{self.distribution} {self.version}: {self.reason} ({self.path})"
-
-
-class Scan(NamedTuple):
-    """The result of `scan`; each part is sorted.
-
-    `shadowed` holds entries that another distribution of the same name hides, `hiders` the metadata folder of
-    that one, by name.
-    """
-
-    entries: tuple[Entry, ...]
-    faults: tuple[Fault, ...]
-    shadowed: tuple[Entry, ...]
-    hiders: Mapping[str, str] = {}
-
-
-class Metadata(NamedTuple):
-    """What is read of one distribution. `text` is empty unless it mentions a group of ours."""
-
-    name: str
-    version: str
-    folder: str
-    path: str
-    complete: bool
-    text: str
-
-
-def canonical(name: str) -> str:
-    """A distribution's name as PyPI compares it: lower case, runs of `-`, `_` and `.` as one `-`."""
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
-
-
-def valid_name(name: str) -> bool:
-    """Whether a component can have this name: letters, digits, `_`, and between them `-` and `.`."""
-    return _COMPONENT_NAME.fullmatch(name) is not None
 
 
 def installed() -> Iterable[Any]:
@@ -114,7 +52,10 @@ def scan(distributions: Iterable[Any]) -> Scan:
             found.append(read(distribution))
         except Exception as error:  # whatever a provider's own Distribution class may raise
             faults.append(_unreadable(distribution, error))
-    kept, hidden = unique(found)
+    trusted, impostors = without_impostors(found)
+    kept, hidden = unique(trusted)
+    kept, unclear = without_twins(kept, hidden)
+    faults += [*impostors, *unclear]
     entries: list[Entry] = []
     for metadata in kept:
         if metadata.text:
@@ -123,8 +64,15 @@ def scan(distributions: Iterable[Any]) -> Scan:
             faults += wrong
     shadowed = [entry for metadata in hidden if metadata.text for entry in parse(metadata)[0]]
     hiders = {metadata.name: metadata.path for metadata in kept}
-    hiders = {entry.distribution: hiders[entry.distribution] for entry in shadowed}
-    return Scan(tuple(sorted(entries)), tuple(sorted(set(faults))), tuple(sorted(shadowed)), hiders)
+    hiders = {e.distribution: hiders[e.distribution] for e in shadowed if e.distribution in hiders}
+    return Scan(
+        tuple(sorted(entries)),
+        tuple(sorted(set(faults))),
+        tuple(sorted(shadowed)),
+        hiders,
+        tuple(sorted({*impostors, *unclear})),
+        frozenset(metadata.name for metadata in found),
+    )
 
 
 def read(distribution: Any) -> Metadata:
@@ -149,6 +97,8 @@ def read(distribution: Any) -> Metadata:
     complete = any(os.path.isfile(os.path.join(full, file)) for file in ("METADATA", "PKG-INFO"))
     if text and complete and not (extension in (".dist-info", ".egg-info") and version[:1].isdigit()):
         name, version = _stated(distribution)
+    elif text and complete and canonical(stated := _stated_name(full)) != canonical(name):
+        raise ValueError(f"the folder says that it is {name!r}, METADATA that it is {stated!r}")
     return Metadata(canonical(name), version, folder, full, complete, text)
 
 
@@ -191,6 +141,8 @@ def parse(metadata: Metadata) -> tuple[list[Entry], list[Fault]]:
             wrong.append(fault(f"the name has odd characters; allowed are {allowed}", repr(name), kind))
         elif not _OBJECT.fullmatch(value):
             wrong.append(fault(f"{value!r} names no object; it has to read `module:object`", name, kind))
+        elif metadata.name == HOST and re.split(r"\W", value, maxsplit=1)[0] not in PACKAGES:
+            wrong.append(fault(f"{value!r} is in no package of {HOST}'s", name, kind))
         elif (kind, name) in entries and entries[kind, name].value != value:
             wrong.append(fault(f"given twice, as {entries[kind, name].value!r} and {value!r}", name, kind))
         else:
@@ -259,6 +211,17 @@ def _stated(distribution: Any) -> tuple[str, str]:
     if not name or not version:
         raise ValueError("METADATA states no Name or no Version")
     return str(name), str(version)
+
+
+def _stated_name(folder: str) -> str:
+    """The Name of METADATA, read up to there; importlib_metadata reads all of it, which is slow for hundreds."""
+    file = next(f for f in ("METADATA", "PKG-INFO") if os.path.isfile(os.path.join(folder, f)))
+    with open(os.path.join(folder, file), encoding="utf-8", errors="replace") as opened:
+        for line in itertools.takewhile(str.strip, opened):
+            key, _, value = line.partition(":")
+            if key.lower() == "name":
+                return value.strip()
+    raise ValueError("METADATA states no Name")
 
 
 def _foreign_text(distribution: Any) -> str:

@@ -90,8 +90,11 @@ class Inventory:
             if self._current is not None:
                 return self._current
             index = self._arrange(self._scan(), None)
-        at_fault = {fault.distribution for fault in index.scan.faults}
+        at_fault = {fault.distribution for fault in index.scan.faults} | index.scan.names
         sentences = index.settings.unknown([*index.scan.entries, *self._registered], at_fault)
+        sentences += [
+            why for (setting, _), why in index.unclear.items() if setting == "allow"
+        ]  # of `hooks` in each call
         for sentence in [*sentences, *(index.lock.missing(index.scan.entries) if index.lock else ())]:
             warnings.warn(sentence, UserWarning, stacklevel=3)
         return index

@@ -16,7 +16,7 @@ from ..contract.kinds import COMPONENT_KINDS, Kind
 from ..errors import ContractVersionError, PluginLoadError
 from .call_keys import RESERVED
 from .discovery import Entry, valid_name
-from .settings import REGISTERED
+from .identity import REGISTERED
 
 if TYPE_CHECKING:
     from ..contract import Component

@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 
 from ..atomic import write_text
 from ..errors import LockError
-from .discovery import HOST, Entry
+from .discovery import Entry
+from .identity import HOST, REGISTERED
 from .loading import describe, origin
-from .settings import REGISTERED
 
 FORMAT = 1
 _METADATA = ("METADATA", "PKG-INFO", "entry_points.txt")

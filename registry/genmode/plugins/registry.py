@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from ..contract.kinds import COMPONENT_KINDS, Kind
 from ..errors import ConflictError, LockError
 from . import loading
-from .discovery import HOST, Entry, Fault
+from .discovery import Entry, Fault
+from .identity import HOST, REGISTERED
 from .inventory import Inventory, Names, known_kind
 from .resolution import Candidate, Key, Slot, arrange, hiding, kind_of_name, shared_key
 from .resolution import ComponentInfo as ComponentInfo
-from .settings import REGISTERED, Settings
+from .settings import Settings
 
 if TYPE_CHECKING:
     from ..contract import Component, LogitsProcessor, StoppingCriterion, Strategy, Watermarker
@@ -161,7 +162,7 @@ class Registry(Inventory):
                     )
             found = component if entry.kind == Kind.HOOKS else loading.named(component, entry.name)
             candidate = Candidate(entry, found)
-            new = Slot([*others, candidate], index.settings, index.lock)
+            new = Slot([*others, candidate], index.settings, index.lock, index.unclear)
             if new.rivals:
                 raise ConflictError(new.conflict())
             if candidate in new.unlocked:
@@ -206,7 +207,8 @@ class Registry(Inventory):
         """The hook plugins that are switched on; broken ones are warned of and left out.
 
         Raises:
-            ConflictError: two distributions offer a hook plugin of a name that is switched on.
+            ConflictError: two distributions offer a hook plugin of a name that is switched on, or may be meant by
+                a name in the setting `hooks`.
             LockError: one that is switched on is not in the lock, or not as the lock says; calls that were to
                 be watched by it are not run without it.
         """
@@ -214,6 +216,9 @@ class Registry(Inventory):
         if index.relay is None:
             from .hooks import Relay
 
+            for (setting, _), why in index.unclear.items():
+                if setting == "hooks":
+                    raise ConflictError(why)
             for slot in index.slots.values():
                 for candidate, why in slot.unlocked.items() if slot.kind == Kind.HOOKS else ():
                     raise LockError(f"{loading.describe(candidate.entry)} is switched on, but {why}")

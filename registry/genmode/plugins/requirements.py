@@ -15,9 +15,9 @@ from typing import Any
 from ..contract import CONTRACT_VERSION
 from ..contract.kinds import Kind
 from ..errors import ContractVersionError, ParameterError, UnknownComponentError
+from .identity import REGISTERED
 from .registry import registry
 from .resolution import ComponentInfo
-from .settings import REGISTERED
 
 
 def header(infos: Iterable[ComponentInfo]) -> dict[str, Any]:

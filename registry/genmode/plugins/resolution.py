@@ -19,9 +19,10 @@ from ..errors import (
     PluginLoadError,
     UnknownComponentError,
 )
-from .discovery import HOST, Entry, Fault, Scan
+from .discovery import Entry, Fault, Scan
+from .identity import HOST, REGISTERED
 from .loading import describe, origin, source_file
-from .settings import REGISTERED, Settings, hint
+from .settings import Settings, hint
 
 if TYPE_CHECKING:
     from ..contract.component import Component
@@ -87,11 +88,17 @@ class Slot:
         unlocked: the candidates that the lock alone forbids, and why.
     """
 
-    def __init__(self, candidates: list[Candidate], settings: Settings, lock: Lock | None = None) -> None:
+    def __init__(
+        self,
+        candidates: list[Candidate],
+        settings: Settings,
+        lock: Lock | None = None,
+        unclear: Mapping[tuple[str, str], str] | None = None,
+    ) -> None:
         self.candidates = candidates
         self.kind, self.name = candidates[0].entry.kind, candidates[0].entry.name
         self.own = any(c.entry.distribution == HOST for c in candidates)
-        self._refusals = {c: why for c in candidates if (why := settings.refusal(c.entry)) is not None}
+        self._refusals = {c: why for c in candidates if (why := settings.refusal(c.entry, unclear)) is not None}
         self.unlocked: dict[Candidate, str] = {}
         if lock is not None:
             permitted = [c for c in candidates if c not in self._refusals]
@@ -172,6 +179,7 @@ class Index:
         providers: loaded class -> where it comes from, for those that were asked for.
         relay: the hook plugins, once they are loaded.
         lock: the lock in force, or None.
+        unclear: (setting, pattern) -> a sentence, for patterns that several distributions may be meant by.
     """
 
     def __init__(self, scan: Scan, settings: Settings, slots: Mapping[Key, Slot], lock: Lock | None = None) -> None:
@@ -183,6 +191,7 @@ class Index:
         self.own: dict[str, tuple[type[Component], ...]] = {}
         self.providers: dict[type, tuple[Slot, Candidate]] = {}
         self.relay: Relay | None = None
+        self.unclear: Mapping[tuple[str, str], str] = {}
 
 
 def arrange(scan: Scan, candidates: Iterable[Candidate], settings: Settings, lock: Lock | None = None) -> Index:
@@ -190,7 +199,11 @@ def arrange(scan: Scan, candidates: Iterable[Candidate], settings: Settings, loc
     by_key: dict[Key, list[Candidate]] = {}
     for candidate in candidates:
         by_key.setdefault((candidate.entry.kind, candidate.entry.name), []).append(candidate)
-    return Index(scan, settings, {key: Slot(by_key[key], settings, lock) for key in sorted(by_key)}, lock)
+    entries = [candidate.entry for some in by_key.values() for candidate in some]
+    unclear = settings.unclear(entries, scan.names)
+    index = Index(scan, settings, {key: Slot(by_key[key], settings, lock, unclear) for key in sorted(by_key)}, lock)
+    index.unclear = unclear
+    return index
 
 
 def shared_key(key: str, infos: Iterable[ComponentInfo]) -> str:

@@ -1,8 +1,11 @@
 """Which plugins may be loaded, which one wins a conflict, and which hook plugins are switched on.
 
-A pattern is the name of a component (`contrastive_search`), that name with its kind
-(`strategies:contrastive_search`), or the name of a distribution (`genmode-contrib`), and matches exactly.
-`block` wins over everything. What genmode itself ships, and what the program has registered, is allowed
+A pattern is the name of a distribution (`genmode-contrib`, or `genmode-contrib:*`), a component of it
+(`genmode-contrib:dry_run`), or a component of whichever distribution has it, by its name (`dry_run`) or its kind and
+name (`processors:dry_run`). Distributions' names are compared as PyPI does, components' exactly. What trusts, `allow`
+and `hooks`, has to lead to one distribution: a pattern that several are meant by, such as the name of one and of
+another one's component, switches on none of them. `block` takes every meaning and wins over everything. What genmode
+itself ships, and what the program has registered, is allowed
 unless blocked. Of the rest, all is allowed by default; with `none`, or when `allow` names anything, only
 what `allow` names.
 
@@ -20,10 +23,8 @@ from typing import Any
 
 from ..contract.kinds import Kind
 from ..errors import ParameterError
-from .discovery import HOST, Entry, canonical
-
-REGISTERED = "registered"
-"""Stands for the distribution of what the program itself registers with `genmode.register`."""
+from .discovery import Entry, canonical
+from .identity import HOST, REGISTERED
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Settings:
         none: load nothing but the built-ins and what `allow` names.
         prefer: component (or `kind:name`, or `parameters:key`) -> the distribution that provides it. The
             word `registered` stands for what the program has registered.
-        hooks: patterns of the hook plugins that are switched on, besides genmode's own.
+        hooks: patterns of the hook plugins that are switched on, besides genmode's own; one that several
+            distributions may be meant by is an error in each call, rather than calls that nothing watches.
         lock: a file that `genmode lock` wrote; of third parties, only what it names is loaded, and only as it
             was when the file was written. Empty for none.
 
@@ -79,17 +81,57 @@ class Settings:
             lock=environ.get("GENMODE_LOCK", ""),
         )
 
-    def refusal(self, entry: Entry) -> str | None:
-        """Why the entry may not be loaded; None if it may."""
+    def unclear(self, entries: Iterable[Entry], distributions: Iterable[str] = ()) -> dict[tuple[str, str], str]:
+        """(setting, pattern) -> a sentence, for each pattern of `allow` and `hooks` that has several meanings.
+
+        Args:
+            entries: everything that is installed or registered.
+            distributions: names of all distributions, also of those that offer nothing.
+        """
+        entries, distributions = tuple(entries), frozenset(distributions)
+        found: dict[tuple[str, str], str] = {}
+        for setting in ("allow", "hooks"):
+            for pattern in getattr(self, setting):
+                read = [e for e in entries if matches(pattern, e) and (setting == "allow" or e.kind == Kind.HOOKS)]
+                meant = {f"{e.distribution}:{e.name}": e.distribution for e in read}
+                names = {(e.kind, e.name) for e in read}
+                homes = set(meant.values()) | ({canonical(pattern)} & distributions)
+                one_name = len(names) == 1 and canonical(pattern) not in homes  # a conflict, which `prefer` can settle
+                if len(homes) > 1 and not one_name:
+                    ways = [f"{home}:*" for home in homes if home == canonical(pattern)]
+                    ways += [way for way, home in meant.items() if home != canonical(pattern)]
+                    choices = " or ".join(map(repr, sorted(ways)))
+                    found[setting, pattern] = (
+                        f"the setting `{setting}` names {pattern!r}, by which {' and '.join(sorted(homes))} may be meant, "
+                        f"so that it switches on none of them; write {choices}"
+                    )
+        return found
+
+    def refusal(self, entry: Entry, unclear: Mapping[tuple[str, str], str] | None = None) -> str | None:
+        """Why the entry may not be loaded; None if it may.
+
+        Args:
+            entry: the entry.
+            unclear: patterns with several meanings, see the method `unclear`; None for none.
+        """
+
+        def named(setting: str) -> bool:
+            """Whether the setting names the entry, and nothing but its distribution."""
+            return any(matches(p, entry) and (setting, p) not in wrong for p in getattr(self, setting))
+
+        def reason(setting: str, otherwise: str) -> str:
+            return next((wrong[setting, p] for p in getattr(self, setting) if matches(p, entry)), otherwise)
+
+        wrong = unclear or {}
         for pattern in self.block:
             if matches(pattern, entry):
                 return f"blocked by {pattern!r} in the setting `block`"
         if entry.distribution in (HOST, REGISTERED):
             return None
-        if (self.none or self.allow) and not any(matches(pattern, entry) for pattern in self.allow):
-            return "the setting `allow` does not name it" + (" and `none` is set" if self.none else "")
-        if entry.kind == Kind.HOOKS and not any(matches(pattern, entry) for pattern in self.hooks):
-            return "the setting `hooks` does not name it, and hook plugins are switched on by name"
+        if (self.none or self.allow) and not named("allow"):
+            return reason("allow", "the setting `allow` does not name it" + (" and `none` is set" if self.none else ""))
+        if entry.kind == Kind.HOOKS and not named("hooks"):
+            return reason("hooks", "the setting `hooks` does not name it, and hook plugins are switched on by name")
         return None
 
     def preferred(self, kind: str, name: str) -> str | None:
@@ -107,17 +149,15 @@ class Settings:
         entries = tuple(entries)
         distributed = {entry.distribution for entry in entries} | set(distributions) | {HOST}
         names = {entry.name for entry in entries} | {f"{entry.kind}:{entry.name}" for entry in entries}
-        hooks = [entry for entry in entries if entry.kind == Kind.HOOKS]
-        known = {
-            "allow": names | distributed,
-            "block": names | distributed,
-            "hooks": {f"{Kind.HOOKS}:{e.name}" for e in hooks}
-            | {word for e in hooks for word in (e.name, e.distribution)},
-        }
         found: list[str] = []
-        for setting, words in known.items():
+        for setting in ("allow", "block", "hooks"):
+            pool = [entry for entry in entries if setting != "hooks" or entry.kind == Kind.HOOKS]
+            homes = distributed if setting != "hooks" else {entry.distribution for entry in pool}
+            words = homes | {
+                word for e in pool for word in (e.name, f"{e.kind}:{e.name}", f"{e.distribution}:{e.name}")
+            }
             for pattern in getattr(self, setting):
-                if pattern not in words and canonical(pattern) not in words & distributed:
+                if not any(matches(pattern, e) for e in pool) and canonical(pattern.removesuffix(":*")) not in homes:
                     found.append(f"setting `{setting}`: nothing is named {pattern!r}{hint(pattern, words)}")
         for name, chosen in self.prefer.items():
             providers = {entry.distribution for entry in entries if name in (entry.name, f"{entry.kind}:{entry.name}")}
@@ -131,11 +171,12 @@ class Settings:
 
 
 def matches(pattern: str, entry: Entry) -> bool:
-    """Whether the pattern names the entry, its kind and name, or its distribution."""
-    kind, colon, name = pattern.partition(":")
-    if colon:
-        return (kind, name) == (entry.kind, entry.name)
-    return pattern == entry.name or canonical(pattern) == entry.distribution
+    """Whether the pattern names the entry in any way: by its distribution, by its name, or by one of both with a colon."""
+    home, colon, name = pattern.partition(":")
+    if not colon:
+        return pattern == entry.name or canonical(pattern) == entry.distribution
+    of_home = canonical(home) == entry.distribution and name in (entry.name, "*")
+    return of_home or (home, name) == (entry.kind, entry.name)
 
 
 def closest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:

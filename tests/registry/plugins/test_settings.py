@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from genmode.errors import ParameterError
 from genmode.plugins.discovery import Entry
-from genmode.plugins.settings import REGISTERED, Settings, closest, matches
+from genmode.plugins.identity import REGISTERED
+from genmode.plugins.settings import Settings, closest, matches
 
 
 def entry(name: str = "dry", home: str = "plug", kind: str = "processors") -> Entry:
@@ -27,6 +28,10 @@ def entry(name: str = "dry", home: str = "plug", kind: str = "processors") -> En
         ("plug", True),
         ("criteria:dry", False),
         ("dr", False),
+        ("plug:dry", True),
+        ("PLUG:*", True),
+        ("plug:xtc", False),
+        ("other:dry", False),
     ],
 )
 def test_a_pattern_names_a_component_with_or_without_its_kind_or_a_distribution(pattern: str, expected: bool) -> None:
@@ -63,6 +68,60 @@ def test_hook_plugins_are_switched_on_by_name() -> None:
         assert Settings(hooks=(pattern,)).refusal(tracer) is None
     assert Settings(hooks=("tracer",), none=True).refusal(tracer) is not None
     assert Settings().refusal(entry("tracer", "genmode", "hooks")) is None
+
+
+GOOD, EVIL = entry("good", "good-dist"), entry("good-dist", "evil-dist")
+WATCHER, FALSE_WATCHER = entry("watcher", "good-dist", "hooks"), entry("good-dist", "evil-dist", "hooks")
+
+
+def allowed(settings: Settings, *entries: Entry, distributions: frozenset[str] = frozenset()) -> list[str]:
+    """Names of the entries that may be loaded beside each other."""
+    unclear = settings.unclear(entries, distributions | {one.distribution for one in entries})
+    return [f"{one.distribution}:{one.name}" for one in entries if settings.refusal(one, unclear) is None]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("good-dist", []),
+        ("Good_Dist", ["good-dist:good"]),  # no component's name, since these are compared exactly
+        ("good-dist:*", ["good-dist:good"]),
+        ("good_dist:good", ["good-dist:good"]),
+        ("evil-dist:good-dist", ["evil-dist:good-dist"]),
+        ("good", ["good-dist:good"]),
+    ],
+)
+def test_a_name_that_two_distributions_may_be_meant_by_allows_neither(pattern: str, expected: list[str]) -> None:
+    assert allowed(Settings(allow=(pattern,)), GOOD, EVIL) == expected
+    hooks = [one.replace("good-dist:good", "good-dist:watcher") for one in expected]
+    pattern = pattern.replace("good_dist:good", "good-dist:watcher")
+    if pattern != "good":
+        assert allowed(Settings(hooks=(pattern,)), WATCHER, FALSE_WATCHER) == hooks
+
+
+def test_a_distribution_that_takes_a_components_name_is_not_allowed_by_it() -> None:
+    taker = entry("anything", "good")
+    assert allowed(Settings(allow=("good",)), GOOD, taker) == []
+    assert allowed(Settings(allow=("good",)), GOOD) == ["good-dist:good"]
+    assert allowed(Settings(allow=("good",)), GOOD, distributions=frozenset({"good"})) == []
+    assert allowed(Settings(allow=("good-dist:good",)), GOOD, taker) == ["good-dist:good"]
+
+
+def test_a_name_of_two_distributions_in_different_kinds_allows_neither_and_blocks_both() -> None:
+    twin = entry("good", "evil-dist", "strategies")
+    assert allowed(Settings(allow=("good",)), GOOD, twin) == []
+    assert allowed(Settings(allow=("processors:good",)), GOOD, twin) == ["good-dist:good"]
+    assert allowed(Settings(block=("good",)), GOOD, twin) == []
+    assert allowed(Settings(block=("good-dist",)), GOOD, EVIL) == []
+
+
+def test_what_is_unclear_is_said_with_each_reading() -> None:
+    settings = Settings(allow=("good-dist",))
+    (why,) = settings.unclear([GOOD, EVIL]).values()
+    assert "evil-dist and good-dist may be meant" in why
+    assert "write 'evil-dist:good-dist' or 'good-dist:*'" in why
+    assert settings.refusal(EVIL, {("allow", "good-dist"): why}) == why
+    assert settings.unclear([GOOD]) == settings.unclear([]) == {}
 
 
 def test_environment() -> None:

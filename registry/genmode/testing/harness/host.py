@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import importlib_metadata
 
 from ...errors import UnknownComponentError
-from ...plugins.discovery import HOST
+from ...plugins.identity import HOST, REGISTERED
 from ...plugins.loading import kind_of
 from ...plugins.registry import Registry, use
-from ...plugins.settings import REGISTERED, Settings
+from ...plugins.settings import Settings
 
 if TYPE_CHECKING:
     from ...contract import Component
@@ -48,10 +48,7 @@ def shared_host(component: Any) -> Registry:
 
 
 def _own() -> list[Any]:
-    try:
-        return [importlib_metadata.distribution(HOST)]
-    except importlib_metadata.PackageNotFoundError:  # run from a source tree that nobody installed
-        return []
+    return list(importlib_metadata.distributions(name=HOST))  # none in a source tree that nobody installed
 
 
 @functools.lru_cache(maxsize=1)
