@@ -31,6 +31,7 @@ from .plugins.parameters import (
     check_params,
     flag_defaults,
     foreign_values,
+    is_foreign,
     named_components,
     plugin_values,
     select,
@@ -39,6 +40,7 @@ from .plugins.parameters import (
 from .plugins.registry import registry
 from .plugins.requirements import check_needs, header
 from .plugins.resolution import ComponentInfo, Key
+from .plugins.secrets import HIDDEN, guarded
 from .plugins.settings import closest
 from .watermark.config import WatermarkingConfig
 
@@ -83,6 +85,9 @@ class GenerationConfig(transformers.GenerationConfig):
         check_needs(kwargs.pop(HEADER, None))
         base: Any = super()
         base.__init__(**_with_watermark(kwargs))
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        super().__setattr__(key, guarded(key, value) if is_secret(key) and is_foreign(key) else value)
 
     def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None) -> None:
         """Check every value, of transformers' keys and of components'.
@@ -240,10 +245,16 @@ class GenerationConfig(transformers.GenerationConfig):
         return [registry().info(*pair) for pair in pairs]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data of every key, also of components'."""
+        """Plain data of every key, also of components'; secrets are hidden in objects that JSON does not take."""
         data: dict[str, Any] = super().to_dict()
         data.pop("_carried", None)
         return data
+
+    def to_json_string(self, *args: Any, keys_to_pop: list[str] | None = None, **kwargs: Any) -> str:
+        """As transformers', without secrets."""
+        base: Any = super()
+        text: str = base.to_json_string(*args, keys_to_pop=[*(keys_to_pop or ()), *_secrets(self)], **kwargs)
+        return text
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As transformers'; ParameterError rather than ValueError where a component's value is wrong."""
@@ -262,7 +273,6 @@ class GenerationConfig(transformers.GenerationConfig):
         secrets = sorted(key for key in foreign_values(vars(self)) if is_secret(key))
         if secrets:
             warnings.warn(f"not saved, being secret: {', '.join(secrets)}", UserWarning, stacklevel=2)
-        data = {key: value for key, value in data.items() if key not in secrets}
         if needs := self.needs():
             data[HEADER] = header(needs)
         write_text(json_file_path, json.dumps(data, indent=2, sort_keys=True) + "\n")
@@ -270,15 +280,21 @@ class GenerationConfig(transformers.GenerationConfig):
     def __eq__(self, other: object) -> bool:
         base: Any = super()
         same: bool = base.__eq__(other)  # by JSON, which has no secrets
-        return same and cast("object", self.watermarking_config) == getattr(other, "watermarking_config", None)
+        if not same or cast("object", self.watermarking_config) != getattr(other, "watermarking_config", None):
+            return False
+        return _secrets(self) == _secrets(other)
 
     __hash__ = transformers.GenerationConfig.__hash__
 
     def __repr__(self) -> str:
         private = [key for key in vars(self) if key.startswith("_")]  # tensors, while generate runs
         data = json.loads(self.to_json_string(ignore_metadata=True, keys_to_pop=private))
-        data |= {key: "***" for key in foreign_values(vars(self)) if is_secret(key)}
+        data |= {key: HIDDEN for key in foreign_values(vars(self)) if is_secret(key)}
         return f"{type(self).__name__} {json.dumps(data, indent=2, sort_keys=True)}\n"
+
+
+def _secrets(config: object) -> dict[str, Any]:
+    return {key: value for key, value in foreign_values(vars(config)).items() if is_secret(key)}
 
 
 def _with_watermark(kwargs: dict[str, Any]) -> dict[str, Any]:

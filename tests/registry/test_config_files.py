@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,11 @@ def test_secret_keys_are_neither_saved_nor_shown(tmp_path: Path) -> None:
         config.save_pretrained(tmp_path)
     assert "xtc_key" not in saved(tmp_path)
     assert config.to_dict()["xtc_key"] == 987654
+    for shown in (config.to_dict(), config.to_json_string(), vars(config), config.to_json_string(use_diff=False)):
+        assert "987654" not in str(shown)
+    assert "xtc_key" not in config.to_json_string()
+    assert config != genmode.GenerationConfig(xtc_probability=0.5, xtc_key=1)
+    assert config == genmode.GenerationConfig.from_dict(config.to_dict()) == copy.deepcopy(config)
 
 
 def test_keys_added_to_a_model_config_are_taken(host: Registry) -> None:

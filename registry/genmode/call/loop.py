@@ -22,6 +22,7 @@ from ..errors import DecodingError, GenmodeError, ParameterError
 from ..hf import flags, generate
 from ..plan import Part, Plan
 from ..plugins.hooks import Relay
+from ..plugins.secrets import shown
 from ..session.backtrack import Backtracking
 from ..session.chain import Chain
 from ..session.context import CallContext
@@ -131,7 +132,7 @@ def make_plan(request: Request, parts: Parts, ids: Tensor) -> Plan:
         strategy=request.name,
         origin=origin,
         why=request.why,
-        parameters=request.params.model_dump(),
+        parameters={key: shown(key, value) for key, value in request.params.model_dump().items()},
         processors=tuple(
             Part(one.name, Stage(one.stage).name.lower(), repr(one.processor), one.origin) for one in links
         ),

@@ -91,7 +91,9 @@ def as_processor(request: Request, given: Any) -> LogitsProcessor:
         return as_processor(request, given.build())
     if callable(given):
         return TransformersProcessor(cast("Callable[..., Any]", given))
+    shown = (
+        f"an object of type {type(given).__name__}" if hasattr(given, "items") else repr(given)
+    )  # one may hold a key
     raise ParameterError(
-        f"{given!r} is no processor; give the name of one, a LogitsProcessor, or a callable "
-        "(input_ids, scores) -> scores"
+        f"{shown} is no processor; give the name of one, a LogitsProcessor, or a callable (input_ids, scores) -> scores"
     )

@@ -31,7 +31,7 @@ from ..plugins.parameters import (
 )
 from ..plugins.registry import Registry, registry
 from ..plugins.resolution import Key
-from ..watermark.config import WatermarkingConfig
+from ..watermark.config import WatermarkingConfig, check_given
 from .flag_values import Flags
 from .inputs import check_flags, check_inputs, check_objects
 from .modes import neutral_flags, resolve
@@ -79,6 +79,8 @@ def build(
         UnknownComponentError: a name that no installed plugin provides.
     """
     host = registry()
+    for mark in as_list(watermark):
+        check_given(mark)
     check_objects(generation_config, streamer, cancel)
     assistant, assistant_tokenizer = kwargs.pop("assistant_model", None), kwargs.pop("assistant_tokenizer", None)
     synced = kwargs.pop("synced_gpus", None)

@@ -94,7 +94,7 @@ def configured(config: str | None, scheme: str | None, key_from: str | None, set
     for setting in settings or ():
         name, equals, value = setting.partition("=")
         if not equals:
-            raise ParameterError(f"--set {setting!r} is not allowed; it has to read key=value")
+            raise ParameterError("one --set is not allowed; it has to read key=value")
         values[name.strip().replace("-", "_")] = parse_value(value)
     if scheme is not None:
         made = WatermarkingConfig(scheme, key_from=key_from, **values)

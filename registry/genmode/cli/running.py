@@ -165,7 +165,7 @@ def call_options(
         key, equals, value = setting.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or not key.isidentifier():
-            raise ParameterError(f"--set {setting!r} is not allowed; it has to read key=value")
+            raise ParameterError("one --set is not allowed; it has to read key=value")  # what was given may be a secret
         if key in given:
             raise ParameterError(f"{key} is given twice; give it once, as an option or by --set")
         given.add(key)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pydantic
 
+from ..errors import ParameterError
 from .traits import Trait
 
 CONTRACT_VERSION = 1
@@ -16,11 +17,11 @@ CONTRACT_VERSION = 1
 OLDEST_CONTRACT = 1
 """The oldest contract that this host still accepts: the one before, once there is one."""
 
-_SECRET = re.compile(r"(^|_)(keys?|secret)$")
+_SECRET = re.compile(r"(^|_)(keys?|secrets?|password|passphrase)$", re.IGNORECASE)
 
 
 def is_secret(key: str) -> bool:
-    """Whether values of this key are never shown or saved: `key`, `keys`, `secret`, or ending in `_key` …"""
+    """Whether values of this key are never shown or saved: `key`, `secret`, `password`, or ending in `_key` …"""
     return _SECRET.search(key) is not None
 
 
@@ -33,14 +34,25 @@ class Params(pydantic.BaseModel):
             alpha: float = pydantic.Field(0.6, ge=0, le=1, description="weight of the penalty")
 
     A key that neither the call nor a config sets keeps its default. The model is frozen, and refuses unknown keys, NaN
-    and infinity (`allow_inf_nan=True` in a field allows both there). A field named `key`, `keys` or `secret`, or ending
-    in `_key`, `_keys` or `_secret`, is a secret: it is neither printed nor saved. A field with `exclude=True` takes an object of one call, such as a
-    second model: it is an argument of `generate`, and is refused in a config.
+    and infinity (`allow_inf_nan=True` in a field allows both there). A field named `key`, `keys`, `secret`, `secrets`,
+    `password` or `passphrase`, or ending in one of these behind `_`, is a secret: it is neither printed nor saved, and
+    what has one is not pickled. A field with `exclude=True` takes an object of one call, such as a second model: it is
+    an argument of `generate`, and is refused in a config.
     """
 
     model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False
-    )
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )  # fmt: skip
+
+    def __getstate__(self) -> Any:
+        secrets = [key for key in type(self).model_fields if is_secret(key) and getattr(self, key) is not None]
+        if secrets:
+            raise ParameterError(
+                f"{', '.join(secrets)} would stand in the pickle, and secrets are not pickled; send what they are made "
+                "of, such as a WatermarkingConfig with key_from, and build the component there"
+            )
+        return super().__getstate__()
 
     def __repr_args__(self) -> Any:
         return [(k, "***" if k and is_secret(k) else v) for k, v in super().__repr_args__()]

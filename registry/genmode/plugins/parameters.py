@@ -18,6 +18,7 @@ from ..errors import ConflictError, ParameterError
 from .call_keys import NAMING, SAVED
 from .loading import kind_of
 from .resolution import ComponentInfo, Key, shared_key
+from .secrets import guarded, reveal, without_secrets
 from .settings import closest, hint
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from ..contract import Component, Params
     from .registry import Registry
+
+_AUTHORS = ("value_error", "assertion_error")
+"""Types of errors whose words an author chose, who may have put the value into them."""
 
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
@@ -115,7 +119,7 @@ def split(
         elif key in model_keys:
             parts.inputs[key] = value
         elif owners := registry.owners(key, named):
-            parts.parameters[key] = value
+            parts.parameters[key] = guarded(key, value)
             owned[key] = owners
         else:
             unknown.append(key)
@@ -148,21 +152,25 @@ def build_params(component: type[Component], values: Mapping[str, Any], origin: 
             what was given (unless it is a secret), what is allowed, and for which component.
     """
     refuse_long_numbers(values)
+    plain = {key: reveal(value) for key, value in values.items()}
     try:
-        return component.Params(**values)
+        return component.Params(**plain)
     except pydantic.ValidationError as error:
-        raise _explained(component, error.errors(), origin) from _shown(error, values)
+        wrong, cause = error.errors(), _shown(error, plain)
+    raise _explained(component, wrong, origin, plain) from cause  # here, since an error keeps the one it is raised in
 
 
 def check_params(component: type[Component], values: Mapping[str, Any], origin: str = "") -> None:
     """As `build_params`, for values that need not be complete yet: what is missing is no error."""
     refuse_long_numbers(values)
+    plain = {key: reveal(value) for key, value in values.items()}
     try:
-        component.Params(**values)
+        component.Params(**plain)
+        return
     except pydantic.ValidationError as error:
-        wrong = [one for one in error.errors() if one["type"] != "missing"]
-        if wrong:
-            raise _explained(component, wrong, origin) from _shown(error, values)
+        wrong, cause = [one for one in error.errors() if one["type"] != "missing"], _shown(error, plain)
+    if wrong:
+        raise _explained(component, wrong, origin, plain) from cause
 
 
 def refuse_long_numbers(values: Mapping[str, Any]) -> None:
@@ -219,27 +227,33 @@ def _shown(error: pydantic.ValidationError, values: Mapping[str, Any]) -> pydant
     return None if any(is_secret(key) for key in values) else error
 
 
-def _explained(component: type[Component], errors: Iterable[Any], origin: str) -> ParameterError:
-    """pydantic's errors in our words."""
+def _explained(
+    component: type[Component], errors: Iterable[Any], origin: str, values: Mapping[str, Any]
+) -> ParameterError:
+    """pydantic's errors in our words, without the secrets among the values."""
     fields = component.Params.model_fields
     lines: list[str] = []
     for error in errors:
         key = str(error["loc"][0]) if error["loc"] else ""
         place = ".".join(str(part) for part in error["loc"])
-        given = "a secret value" if is_secret(key) else _short(repr(error["input"]))
+        given, message = _short(repr(error["input"])), error["msg"]
+        if is_secret(key):
+            place, given = key, "a secret value"
+            if error["type"] in _AUTHORS:
+                message = "it does not fit"
         if error["type"] == "extra_forbidden":
             lines.append(f"{place} is no parameter of it{hint(key, fields)}")
         elif error["type"] == "missing":
             lines.append(f"{place} has to be given" + (f"; allowed: {allowed(fields[key])}" if key in fields else ""))
         elif key in fields:
             about = f" ({fields[key].description})" if fields[key].description else ""
-            lines.append(f"{place}={given} is not allowed: {error['msg']}; allowed: {allowed(fields[key])}{about}")
+            lines.append(f"{place}={given} is not allowed: {message}; allowed: {allowed(fields[key])}{about}")
         else:
             lines.append(str(error["msg"]).removeprefix("Value error, "))
     kind = kind_of(component)
     noun = kind.noun if kind is not None else "component"
     who = f"{noun} {component.name!r}" + (f" of {origin}" if origin else "")
-    return ParameterError(f"{who}: " + "; ".join(lines))
+    return ParameterError(without_secrets(f"{who}: " + "; ".join(lines), values))
 
 
 def _short(text: str) -> str:

@@ -16,16 +16,21 @@ from typing import Any
 from ..atomic import write_text
 from ..contract import Watermarker, is_secret
 from ..contract.kinds import Kind
-from ..errors import ParameterError, UnsupportedError
+from ..errors import ParameterError, UnknownComponentError, UnsupportedError
 from ..plugins.parameters import build_params, check_params
 from ..plugins.registry import registry
+from ..plugins.secrets import guarded, reveal
+from ..plugins.settings import closest
 from . import keys
 
 OWN = ("key_from", "key_id", "tokenizer_id")
 """What a configuration holds besides the scheme's parameters."""
 
+LARGEST = 1 << 20
+"""Bytes of a file that are read; a longer one is no configuration."""
 
-@dataclass(init=False, repr=False)
+
+@dataclass(init=False, repr=False, eq=False)  # which tells transformers to write it as `to_dict` does
 class WatermarkingConfig:
     """A watermark by the name of its scheme, for `genmode.generate(watermark=...)` or in a GenerationConfig.
 
@@ -43,7 +48,6 @@ class WatermarkingConfig:
 
     scheme: str
     params: dict[str, Any]
-    key: Any
     key_from: str | None
     key_id: str | None
     tokenizer_id: str | None
@@ -53,12 +57,29 @@ class WatermarkingConfig:
         tokenizer_id: str | None = None, **params: Any,
     ) -> None:  # fmt: skip
         if not isinstance(scheme, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users' input
-            raise ParameterError(f"scheme={scheme!r} is not allowed; it has to be the name of a watermarker")
+            kind = type(scheme).__name__  # the value may be the key
+            raise ParameterError(f"a scheme of type {kind} is not allowed; it has to be the name of a watermarker")
         if key is not None and key_from is not None:
-            raise ParameterError(f"key and key_from={key_from!r} are both given; give one of them")
+            raise ParameterError("key and key_from are both given; give one of them")
+        if key_from is not None:
+            keys.check_source(key_from)
         self.scheme = scheme
-        self.params = params
+        self.params = {name: guarded(name, value) for name, value in params.items()}
         self.key, self.key_from, self.key_id, self.tokenizer_id = key, key_from, key_id, tokenizer_id
+
+    @property
+    def key(self) -> Any:
+        """The secret in plain form; None if there is none."""
+        return reveal(self._secret)
+
+    @key.setter
+    def key(self, value: Any) -> None:
+        self._secret = guarded("key", value)
+
+    def __eq__(self, other: object) -> bool:
+        return vars(self) == vars(other) if isinstance(other, WatermarkingConfig) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # it can be changed
 
     @classmethod
     def with_new_key(cls, scheme: str, **params: Any) -> WatermarkingConfig:
@@ -67,7 +88,7 @@ class WatermarkingConfig:
 
     def __repr__(self) -> str:
         shown = {k: "***" if is_secret(k) else repr(v) for k, v in self.params.items()}
-        if self.key is not None:
+        if self._secret is not None:
             shown["key"] = "***"
         shown |= {name: repr(value) for name in OWN if (value := getattr(self, name)) is not None}
         return f"WatermarkingConfig({', '.join([repr(self.scheme), *(f'{k}={v}' for k, v in shown.items())])})"
@@ -76,17 +97,22 @@ class WatermarkingConfig:
         """Plain data that `from_dict` reads. Secrets are left out unless `secrets`."""
         data = {
             "scheme": self.scheme,
-            **{k: v for k, v in self.params.items() if secrets or not is_secret(k)},
+            **{k: reveal(v) for k, v in self.params.items() if secrets or not is_secret(k)},
             **{name: value for name in OWN if (value := getattr(self, name)) is not None},
         }
         return {**data, "key": self.key} if secrets and self.key is not None else data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WatermarkingConfig:
-        """The inverse of `to_dict`; ParameterError where `data` names no scheme."""
+        """The inverse of `to_dict`; ParameterError where `data` names no scheme.
+
+        Data may come from a stranger's file, so a `key_from` in it is kept but not read: give it once more to `load`, or
+        set `config.key_from`.
+        """
         if "scheme" not in data:
             raise ParameterError(f"a watermark of {sorted(data)} names no scheme; add 'scheme', a watermarker's name")
-        return cls(**data)
+        source = data.get("key_from")
+        return cls(**{**data, "key_from": keys.SaidByFile(source)} if isinstance(source, str) else data)
 
     def save(self, path: str | Path, *, tokenizer: Any = None, secrets: bool = False) -> None:
         """Write the configuration as JSON.
@@ -112,15 +138,24 @@ class WatermarkingConfig:
         Raises:
             ParameterError: the file cannot be read, is no configuration, or was saved with another key.
         """
+        data, trouble = None, ""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ParameterError(f"{path} is no watermark configuration: {type(error).__name__}: {error}") from error
+            with Path(path).open("rb") as file:
+                data = json.loads(file.read(LARGEST))
+        except (OSError, ValueError, RecursionError) as error:
+            trouble = (
+                f"{type(error).__name__}: {error}"  # not the error itself, which holds what was read, keys included
+            )
+        if trouble:
+            raise ParameterError(f"{path} is no watermark configuration: {trouble}")
         if not isinstance(data, dict):
             raise ParameterError(f"{path} is no watermark configuration: it holds no JSON object")
         if key is not None or key_from is not None:
-            data = {k: v for k, v in data.items() if k not in ("key", "key_from")} | {"key": key, "key_from": key_from}
+            data = {k: v for k, v in data.items() if k not in ("key", "key_from")} | {"key": key}
         config = cls.from_dict(data)
+        if key_from is not None:
+            keys.check_source(key_from)
+            config.key_from = key_from
         config.validate()
         return config
 
@@ -131,8 +166,8 @@ class WatermarkingConfig:
             UnknownComponentError: no such scheme is installed.
             ParameterError: a parameter is unknown or out of bounds.
         """
-        given = self.params if self.key is None else {**self.params, "key": self.key}
-        check_params(registry().get(Kind.WATERMARKERS, self.scheme), given, self._origin())
+        given = self.params if self._secret is None else {**self.params, "key": self._secret}
+        check_params(named_watermarker(self.scheme), given, self._origin())
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         """ParameterError if the configuration was saved with another tokenizer; None is not checked."""
@@ -151,7 +186,7 @@ class WatermarkingConfig:
             ParameterError: a parameter is unknown, out of bounds, or missing, as a key is that was not saved; or the
                 key is not the one that the configuration was saved with.
         """
-        component = registry().get(Kind.WATERMARKERS, self.scheme)
+        component = named_watermarker(self.scheme)
         key = self._key()
         if key is not None and self.key_id is not None and keys.key_id(key) != self.key_id:
             raise ParameterError(
@@ -173,3 +208,28 @@ class WatermarkingConfig:
 
     def _origin(self) -> str:
         return registry().info(Kind.WATERMARKERS, self.scheme).origin
+
+
+def named_watermarker(scheme: str) -> type[Watermarker]:
+    """The class; UnknownComponentError where nothing has the name, which is not shown unless it is nearly one that is
+    there: what was given in its place may be the key."""
+    host = registry()
+    if not host.has(Kind.WATERMARKERS, scheme):
+        known = [info.name for info in host.components(Kind.WATERMARKERS)]
+        if not host.has(Kind.PROCESSORS, scheme) and closest(scheme, known) is None:
+            raise UnknownComponentError(
+                f"no watermarker has the name that was given; there are {', '.join(known) or 'none'}. A key goes into "
+                "genmode.WatermarkingConfig(scheme, key=...)"
+            )
+    return host.get(Kind.WATERMARKERS, scheme)
+
+
+def check_given(watermark: Any) -> None:
+    """Refuse what cannot be the `watermark` of a call or of a detection, without showing it."""
+    if isinstance(watermark, str):
+        named_watermarker(watermark)
+    elif watermark is not None and (isinstance(watermark, (bool, int, float, bytes)) or hasattr(watermark, "items")):
+        raise ParameterError(
+            f"watermark: an object of type {type(watermark).__name__} is not allowed; give the name of a watermarker, or "
+            "genmode.WatermarkingConfig(scheme, key=..., ...)"
+        )

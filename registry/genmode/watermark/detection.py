@@ -124,7 +124,7 @@ def as_watermarker(watermark: Any, tokenizer: Any = None, model: Any = None) -> 
         watermark = adopted(watermark.construct_processor(vocab, "cpu"), adopters_of(registry(), Kind.WATERMARKERS))
     if not isinstance(watermark, Watermarker):
         raise ParameterError(
-            f"watermark={watermark!r} cannot be read; give a WatermarkingConfig, a watermarker or the name of one"
+            f"a watermark of type {type(watermark).__name__} cannot be read; give a WatermarkingConfig, a watermarker or the name of one"
         )
     mark: Watermarker = watermark
     if vocab is not None and "vocab_size" in type(mark).Params.model_fields and not mark.params.vocab_size:

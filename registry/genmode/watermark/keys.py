@@ -16,30 +16,65 @@ def new_key() -> int:
     return secrets.randbits(62)
 
 
+LONGEST = 4096
+"""Bytes of a key. What a source holds is read up to there, so that none can fill the memory."""
+
+
+class SaidByFile(str):
+    """A source that a file names. It is kept and shown, but not read: what a file says never chooses what is read."""
+
+    __slots__ = ()
+
+
+def check_source(source: Any) -> None:
+    """ParameterError unless the source reads `env:NAME` or `file:PATH`. Never shows it: it may be the key itself."""
+    form, _, place = source.partition(":") if isinstance(source, str) else ("", "", "")
+    if form not in ("env", "file") or not place:
+        given = "what was given" if isinstance(source, str) else f"an object of type {type(source).__name__}"
+        raise ParameterError(
+            f"key_from: {given} is not allowed; it has to read env:NAME or file:PATH, and says where the key is"
+        )
+
+
 def read_key(source: str) -> int | str:
     """The key that an environment variable, `env:NAME`, or a file, `file:PATH`, holds.
 
     Decimal digits alone are a number; anything else is text. Space around it does not count.
 
     Raises:
-        ParameterError: the source has another form, is not there, or is empty. Never shows what it holds.
+        ParameterError: the source has another form, is not there, is empty, holds more than 4096 bytes, or was named by a
+            file. Never shows what it holds.
     """
+    check_source(source)
+    if isinstance(source, SaidByFile):
+        raise ParameterError(
+            f"key_from={str(source)!r} is what a file says, and what a file says is not read; if it is right, give it "
+            f"yourself: WatermarkingConfig.load(FILE, key_from={str(source)!r}), or in a program config.key_from = "
+            f"{str(source)!r}"
+        )
     form, _, place = source.partition(":")
-    if form not in ("env", "file") or not place:
-        raise ParameterError(f"key_from={source!r} is not allowed; it has to read env:NAME or file:PATH")
     if form == "env":
         found = os.environ.get(place)
         if found is None:
             raise ParameterError(f"key_from={source!r}: the environment variable {place} is not set")
     else:
-        try:
-            found = Path(place).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ParameterError(f"key_from={source!r}: the file cannot be read ({type(error).__name__})") from None
+        found = _content(source, place)
     found = found.strip()
     if not found:
         raise ParameterError(f"key_from={source!r} holds nothing; it has to hold the key")
+    if len(found) > LONGEST:
+        raise ParameterError(f"key_from={source!r} holds more than {LONGEST} bytes, which is no key")
     return int(found) if found.isdecimal() else found
+
+
+def _content(source: str, place: str) -> str:
+    failure = ""
+    try:
+        with Path(place).expanduser().open("rb") as file:
+            return file.read(LONGEST + 3).decode("utf-8")  # with room for the end of a line
+    except (OSError, ValueError, RuntimeError) as error:  # of expanduser, where there is no home
+        failure = type(error).__name__  # an error of decoding holds what was read
+    raise ParameterError(f"key_from={source!r}: the file cannot be read ({failure})")
 
 
 def write_key(path: str | Path, key: int | str) -> None:

@@ -69,7 +69,7 @@ def test_a_scheme_that_reads_the_model() -> None:
         ({"texts": [None]}, "texts: None is no text"),
         ({"texts": [[1.5]]}, r"texts: \[1.5\] is no text"),
         ({"texts": torch.rand(1, 4)}, r"a tensor \[1, 4\] of torch.float32 is no text"),
-        ({"watermark": 3}, "watermark=3 cannot be read"),
+        ({"watermark": 3}, "a watermark of type int cannot be read"),
         ({"watermark": genmode.WatermarkingConfig("parity")}, "key has to be given"),
     ],
 )

@@ -184,11 +184,14 @@ def parameters_reachable(case: Case) -> None:
 
 @check(*COMPONENT_KINDS)
 def copies_and_pickles(case: Case) -> None:
-    """An object can be copied, and pickled where its parameters can, as data loaders and worker processes do it."""
+    """An object can be copied, and pickled where its parameters can, as worker processes do it; with a secret it cannot."""
     made = case.make()
     values = made.params.model_dump()  # without fields that take an object of one call
     require(copy.deepcopy(made).params.model_dump() == values, "a deep copy has other parameters")
     if "<locals>" in case.component.__qualname__ or _elsewhere(case.component):
+        return
+    if any(is_secret(key) and value is not None for key, value in values.items()):
+        _refuses_to_pickle(made)
         return
     try:
         pickle.dumps(made.params)
@@ -196,6 +199,14 @@ def copies_and_pickles(case: Case) -> None:
         inapplicable(f"its parameters cannot be pickled: {error}")
     again = pickle.loads(pickle.dumps(made))
     require(again.params.model_dump() == values, "what comes back from pickling has other parameters")
+
+
+def _refuses_to_pickle(made: Any) -> None:
+    try:
+        pickle.dumps(made)
+    except ParameterError:
+        return
+    fail("a pickle of it would hold its secret parameters")
 
 
 def _elsewhere(component: type[Any]) -> bool:
