@@ -22,7 +22,7 @@ from .hf.embeddings import lookup_failure
 from .hf.generate import has_loop_of_its_own, plain_generate
 from .plan import Plan
 from .session.stream import EndingOnce
-from .text import TextPieces
+from .text.pieces import TextPieces
 
 
 def generate(

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         read_tokens,
         simplified,
     )
-    from .pieces import TextPieces
     from .retries import Retries, taken_back
     from .token_states import TokenStates
     from .tokenizer_cache import TokenizerCache
@@ -30,7 +29,6 @@ __all__ = [
     "token_bytes",
     "plain_bytes",
     "TokenizerCache",
-    "TextPieces",
     # phrases
     "phrase_table",
     "PhraseTable",
@@ -47,7 +45,6 @@ __all__ = [
 
 _MODULES = {
     "phrases": "phrase_table PhraseTable PhraseTracker TEXTLESS byte_automaton read_tokens simplified",
-    "pieces": "TextPieces",
     "retries": "Retries taken_back",
     "vocabulary_bytes": "token_bytes plain_bytes",
     "token_states": "TokenStates",

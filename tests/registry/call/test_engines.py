@@ -23,7 +23,7 @@ class TestEngines:
             ("llama", {"cache_implementation": "static"}, "portable", "cache of its own"),
             ("llama", {"prefill_chunk_size": 4}, "portable", "in chunks"),
             ("gemma3", window, "portable", "sliding window"),
-            ("mamba", {}, "portable", "cache of its own"),
+            ("mamba", {}, "portable", "keeps no cache of keys"),
             ("t5", {}, "portable", "encoder-decoder"),
             ("llava", {}, "portable", ""),
         ):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from genmode.text import TextPieces
+from genmode.text.pieces import TextPieces
 
 
 def byte_level() -> PreTrainedTokenizerFast:
