@@ -1,0 +1,251 @@
+"""What holds for every call. `verdict` runs one and says how it went, or which promise is broken."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genmode.errors import DecodingError, GenmodeError, ParameterError, UnsupportedError
+from genmode.plugins.parameters import flag_defaults
+from genmode.testing.harness.models import PAD, VOCAB
+
+from .call import NOT_FLAGS, Call
+from .running import Late, Outcome, ours, stock, streamed
+
+BY_WIDTH = ("max_length", "min_length", "max_time", "forced_bos_token_id")
+"""Flags that count padding, as in transformers, or time: a row alone may rightly differ."""
+FORCING = ("forced_bos_token_id", "forced_eos_token_id", "thinking_budget", "token_healing")
+"""Keys by which a token comes that another key bans."""
+SMALL = 1e-3
+ROUNDED = ("alone", "stock", "stream")
+"""Promises that rounding may break, where two tokens are as good as equal."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a call went.
+
+    Args:
+        outcome: "result", the name of an error's class, "as transformers" for an error that it raises too,
+            "rounding", or "broken".
+        promise: which one is broken, "" for none.
+        what: what was found, in words.
+        kind: what tells one fault from another: the error's class and where it was raised.
+        stricter: the message of a refusal where transformers gives a result.
+    """
+
+    outcome: str
+    promise: str = ""
+    what: str = ""
+    kind: str = ""
+    stricter: str = ""
+
+
+def verdict(call: Call) -> Verdict:
+    """Run a call and hold it against every promise. One that only rounding breaks is kept in double precision."""
+    found = _verdict(call)
+    if found.promise not in ROUNDED or call.dtype == "float64":
+        return found
+    exact = _verdict(replace(call, dtype="float64"))
+    return found if exact.promise or exact.outcome != "result" else Verdict("rounding")
+
+
+def _verdict(call: Call) -> Verdict:
+    first = ours(call)
+    if first.changed:
+        return Verdict("broken", "model", f"the call has changed {first.changed}", first.changed)
+    if first.error is not None:
+        return _of_error(call, first.error)
+    checks = {"values": _values, "again": _again, "stream": _stream, "alone": _alone, "stock": _stock}
+    for promise, check in checks.items():
+        if wrong := check(call, first):
+            return Verdict("broken", promise, wrong, _subject(call))
+    return Verdict("result")
+
+
+def _of_error(call: Call, error: BaseException) -> Verdict:
+    """An error of the documented families, or one that transformers raises as well."""
+    cause = error.__cause__
+    raw = error if not isinstance(error, GenmodeError) else cause if isinstance(error, DecodingError) else None
+    if raw is None or isinstance(raw, GenmodeError):
+        gives = call.of_stock and call.via != "stream" and stock(call).error is None
+        return Verdict(type(error).__name__, stricter=str(error) if gives else "")
+    if isinstance(raw, Late):
+        return Verdict("broken", "time", str(raw), _place(raw))
+    kept = {key: value for key, value in call.keys.items() if key in flag_defaults() or key in NOT_FLAGS}
+    theirs = stock(replace(call, via="generate", keys=kept)).error
+    if type(theirs) is type(raw):
+        return Verdict("as transformers")
+    return Verdict("broken", "errors", f"{type(error).__name__}: {error}"[:300], f"{type(raw).__name__} {_place(raw)}")
+
+
+def _place(error: BaseException) -> str:
+    """Where in genmode, or else where at all, an error was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if "/genmode" in frame.filename]
+    frame = (inside or frames)[-1]
+    return f"{frame.filename.rpartition('/')[2]}:{frame.name}"
+
+
+def _subject(call: Call) -> str:
+    return " ".join(sorted(key for key in call.keys if not key.startswith(("output_", "return_"))))
+
+
+def _values(call: Call, found: Outcome) -> str:
+    """No NaN, no token outside of the vocabulary, none that was banned or has the score -inf."""
+    tokens = found.tokens
+    # transformers fills up beams with -1 where a call has no end of sequence and padding is 0
+    least = -1 if call.of_stock and call.keys.get("num_beams", 1) != 1 else 0
+    if bool(((tokens < least) | (tokens >= VOCAB)).any()):
+        return f"a token outside of the vocabulary: {tokens.tolist()}"
+    for name in ("scores", "logits"):
+        if any(bool(one.isnan().any()) for one in found.recorded(name)):
+            return f"{name} hold NaN"
+    rows = _decoded(call, tokens)
+    scores = found.recorded("scores")
+    for row, decoded in enumerate(rows):
+        if (
+            len(scores) >= len(decoded)
+            and len(scores)
+            and len(scores[0]) == len(rows)
+            and "beam_indices" not in found.output
+        ):
+            impossible = [i for i, token in enumerate(decoded) if scores[i][row, token] == -torch.inf]
+            if impossible:
+                return f"row {row} decoded {decoded}, whose tokens {impossible} have the score -inf"
+        if not any(call.keys.get(key) is not None for key in FORCING) and (
+            banned := _banned(call, row, len(rows), decoded)
+        ):
+            return f"row {row} decoded {decoded} with {banned}"
+    return ""
+
+
+def _decoded(call: Call, tokens: Tensor) -> list[list[int]]:
+    """What each row decoded, up to its end: an end of sequence, or padding to the last column."""
+    width = 1 if call.family == "t5" or call.lengths is None else call.inputs()["input_ids"].shape[1]
+    ends = set(_numbers(call.keys.get("eos_token_id")))
+    pads = {PAD, *_numbers(call.keys.get("pad_token_id")), *ends}
+    rows: list[list[int]] = []
+    for row in tokens[:, width:].tolist():
+        last = next((i for i, token in enumerate(row) if token in ends), None)
+        row = row if last is None else row[: last + 1]
+        while last is None and row and row[-1] in pads:
+            row.pop()
+        rows.append(row)
+    return rows
+
+
+def _banned(call: Call, row: int, rows: int, decoded: list[int]) -> str:
+    """Which ban a row's tokens break; "" for none."""
+    for token in _numbers(call.keys.get("suppress_tokens")):
+        if token in decoded:
+            return f"the suppressed token {token}"
+    if decoded and decoded[0] in _numbers(call.keys.get("begin_suppress_tokens")):
+        return f"the token {decoded[0]}, which is suppressed at the beginning"
+    # A row begins with its prompt: a banned sequence may have begun there.
+    begun = call.prompt(row * call.rows // rows) if call.lengths is not None and call.family != "t5" else []
+    text, ends = [*begun, *decoded], _numbers(call.keys.get("eos_token_id"))
+    for key in ("bad_words_ids", "banned_phrases"):
+        for word in _words(call.keys.get(key)):
+            spots = range(max(len(begun) - len(word) + 1, 0), len(text) - len(word) + 1)
+            if not (len(word) == 1 and word[0] in ends) and any(text[i : i + len(word)] == word for i in spots):
+                return f"the banned sequence {word}"
+    return ""
+
+
+def _numbers(value: Any) -> list[int]:
+    return [one for one in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(one, int)]
+
+
+def _words(value: Any) -> list[list[int]]:
+    lists: Iterable[Any] = value if isinstance(value, list) else []
+    return [list(one) for one in lists if isinstance(one, (list, tuple)) and one]
+
+
+def _again(call: Call, first: Outcome) -> str:
+    """The same call gives the same again, to the last bit."""
+    second = ours(call)
+    if second.error is not None:
+        return f"the second time: {type(second.error).__name__}: {second.error}"[:300]
+    return _differ(first, second, exact=True)
+
+
+def _stream(call: Call, first: Outcome) -> str:
+    """What is streamed is the result."""
+    if call.via == "generate":
+        return ""
+    if call.via == "stream":
+        found = streamed(call)
+        if isinstance(found.error, (ParameterError, UnsupportedError)):
+            return ""  # not every call can be streamed
+        if found.error is not None:
+            return f"streamed: {type(found.error).__name__}: {found.error}"[:300]
+        got = found.tokens
+    else:
+        got = first.streamed if first.streamed is not None else torch.zeros(len(first.tokens), 0, dtype=torch.long)
+    width = first.tokens.shape[1] - got.shape[1]
+    least = 1 if call.family == "t5" or call.lengths is None else max(call.lengths)
+    if width != least and not call.keys.get("token_healing"):  # which decodes the end of the prompt anew
+        return f"streamed {got.shape[1]} tokens of each row, of {first.tokens.shape[1] - least}"
+    same = torch.equal(first.tokens[:, width:], got)
+    return "" if same else f"streamed {got.tolist()}, the result is {first.tokens[:, width:].tolist()}"
+
+
+def _alone(call: Call, first: Outcome) -> str:
+    """With `seed=` a row alone is the row of the batch."""
+    if call.rows < 2 or call.keys.get("seed") is None or any(key in call.keys for key in BY_WIDTH):
+        return ""
+    assert call.lengths is not None
+    row = call.text % call.rows
+    if call.lengths[row] == 0 or not (call.masked or len(set(call.lengths)) == 1):
+        return ""
+    alone = ours(call, row)
+    if alone.error is not None:
+        return f"row {row} alone: {type(alone.error).__name__}: {alone.error}"[:300]
+    copies = len(first.tokens) // call.rows
+    width = 1 if call.family == "t5" else max(call.lengths)
+    of_batch = first.tokens[row * copies : (row + 1) * copies, width:]
+    by_itself = alone.tokens[:, (1 if call.family == "t5" else call.lengths[row]) :]
+    count = min(by_itself.shape[1], of_batch.shape[1])
+    rest = [*by_itself[:, count:].flatten().tolist(), *of_batch[:, count:].flatten().tolist()]
+    if torch.equal(of_batch[:, :count], by_itself[:, :count]) and len(set(rest)) <= 1:
+        return ""
+    return f"row {row} is {of_batch.tolist()} in the batch and {by_itself.tolist()} alone"
+
+
+def _stock(call: Call, first: Outcome) -> str:
+    """Where transformers takes the call, tokens, scores and random numbers are its own."""
+    if not call.of_stock:
+        return ""
+    theirs = stock(call)
+    if theirs.error is not None:
+        return ""
+    return _differ(first, theirs, exact=False)
+
+
+def _differ(one: Outcome, other: Outcome, exact: bool) -> str:
+    """How two outcomes differ; "" where they are the same."""
+    if type(one.output) is not type(other.output):
+        return f"{type(one.output).__name__}, and {type(other.output).__name__}"
+    if not torch.equal(one.tokens, other.tokens):
+        return f"{one.tokens.tolist()}, and {other.tokens.tolist()}"
+    for name in ("scores", "logits"):
+        pairs = list(zip(one.recorded(name), other.recorded(name), strict=False))
+        if len(one.recorded(name)) != len(other.recorded(name)):
+            return f"{name} of {len(one.recorded(name))} steps, and of {len(other.recorded(name))}"
+        for step, (mine, theirs) in enumerate(pairs):
+            if not _close(mine, theirs, exact):
+                return f"{name} of step {step} differ"
+    return "" if torch.equal(one.state, other.state) else "torch's generator is left in another state"
+
+
+def _close(one: Tensor, other: Tensor, exact: bool) -> bool:
+    if one.shape != other.shape:
+        return False
+    within = 0.0 if exact else SMALL
+    return torch.allclose(one.double(), other.double(), rtol=within, atol=within, equal_nan=True)
