@@ -18,7 +18,10 @@ def main() -> int:
     given = parser.parse_args()
     total = Tally()
     for tally in spread(given.seed, given.first, given.calls, given.jobs):
+        known = set(total.faults)
         total.add(tally)
+        for key in total.faults.keys() - known:
+            print(total.faults[key], file=sys.stderr)
         print(f"{sum(total.outcomes.values())} calls, {len(total.faults)} faults", file=sys.stderr, flush=True)
     print(total)
     return 1 if total.faults else 0

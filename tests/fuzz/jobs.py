@@ -10,17 +10,17 @@ import torch
 
 from .report import Tally, fuzz
 
-PORTION = 250
+PORTION = 100
 MEMORY = 8 * 2**30
 """Bytes that a process may map, so that a call that wants too much fails instead of the machine."""
 
 
 def spread(seed: int, first: int, calls: int, jobs: int) -> Iterator[Tally]:
-    """The sums of each portion of the calls, in order."""
+    """The sums of each portion of the calls, as they are done."""
     end = first + calls
     portions = [(seed, range(at, min(at + PORTION, end))) for at in range(first, end, PORTION)]
     with multiprocessing.get_context("spawn").Pool(jobs, _prepare) as pool:
-        yield from pool.imap(_portion, portions)
+        yield from pool.imap_unordered(_portion, portions)
 
 
 def _prepare() -> None:

@@ -67,14 +67,19 @@ def fuzz(seed: int, indices: Iterable[int]) -> Tally:
     tally, begun = Tally(), time.monotonic()
     for index in indices:
         call = drawn(seed, index)
-        found = verdict(call)
+        try:
+            found = verdict(call)
+        except Exception as error:  # of the fuzzer's own, which must not end a long run
+            found = Verdict("broken", "fuzzer", repr(error), type(error).__name__)
         tally.outcomes[found.outcome] += 1
         if found.stricter:
             tally.stricter[re.sub(r"\d+(\.\d+)?", "#", found.stricter)[:110]] += 1
         if found.promise:
             kind = (found.promise, found.kind)
             tally.kinds[kind] += 1
-            if tally.kinds[kind] <= SHRUNK_OF_A_KIND:
+            if found.promise == "fuzzer":
+                tally.faults[kind] = Fault(found, call, seed, index)
+            elif tally.kinds[kind] <= SHRUNK_OF_A_KIND:
                 small, told = shrunk(call, found)
                 key = (told.promise, told.kind, *sorted(small.keys))
                 tally.faults.setdefault(key, Fault(told, small, seed, index))

@@ -96,7 +96,8 @@ def _run(call: Call, row: int | None, generate: Callable[..., Any], by_stock: bo
             output = generate(models.model, **arguments)
     except (Exception, Late) as raised:
         error = raised
-    tokens = streamer.tokens if streamer is not None and streamer.prompt is not None else None
+    # transformers streams several tokens at once where it drafts; what it streams is not looked at
+    tokens = streamer.tokens if streamer is not None and streamer.prompt is not None and not by_stock else None
     state, changed = torch.get_rng_state(), models.changed()
     if changed:
         renew(call.family, call.dtype, by_stock)

@@ -9,7 +9,7 @@ from typing import Any
 from .call import Call
 from .promises import Verdict, verdict
 
-MOST_RUNS = 200
+MOST_RUNS = 120
 
 
 def shrunk(call: Call, found: Verdict, most: int = MOST_RUNS) -> tuple[Call, Verdict]:
