@@ -17,7 +17,7 @@ from .models import Named, Pair
 
 ROW_WISE = ("seed", "row_max_new_tokens", "row_min_new_tokens")
 """Arguments that may hold one entry for each input."""
-NOT_FLAGS = ("assistant_model", "tokenizer", "prefix_allowed_tokens_fn")
+NOT_FLAGS = ("assistant_model", "tokenizer", "prefix_allowed_tokens_fn", "negative_prompt_ids")
 """Further arguments that transformers' `generate` takes."""
 
 
