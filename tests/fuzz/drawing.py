@@ -15,8 +15,8 @@ from .call import NOT_FLAGS, Call
 from .models import DTYPES, FAMILIES, Named
 from .values import KNOWN, NEEDS_TOKENIZER, Drawer, valid, wild
 
-LEFT_OUT = frozenset({"grammar"})
-"""Components that have tests of their own of this kind."""
+LEFT_OUT = frozenset({"grammar", "multi_token_prediction"})
+"""Components that have tests of their own of this kind, or need a model that these are not."""
 STATED = ("do_sample", "low_memory", "use_mtp", "speculation_type")
 """Fields of strategies that another choice settles."""
 
@@ -34,6 +34,21 @@ MODES: tuple[tuple[int, Drawer], ...] = (
     (2, lambda rng: {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}),
     (2, lambda rng: {"num_beams": 3, "force_words_ids": KNOWN["force_words_ids"](rng)}),
 )
+
+COMPANIONS: Mapping[str, Mapping[str, Any]] = {
+    "context_alpha": {"context_free_ids": Named("other_prompt")},
+    "amateur_temperature": {"amateur_model": Named("near")},
+    "contrastive_alpha": {"amateur_model": Named("near")},
+    "contrastive_beta": {"amateur_model": Named("near")},
+    "expert_model": {"anti_expert_model": Named("near")},
+    "expert_alpha": {"anti_expert_model": Named("near")},
+    "constraints_count_prompt": {"force_words_ids": [[7]]},
+}
+"""What a component needs beside one of its keys."""
+ORDERED = (("dynatemp_low", "dynatemp_high"), ("min_characters", "max_characters"), ("min_sentences", "max_sentences"))
+NEEDS_EOS = frozenset({
+    "exponential_decay_length_penalty", "min_characters", "max_characters", "min_sentences", "max_sentences",
+})  # fmt: skip
 
 # Flags that are no component's, or mean more than its schema says: how often, and from what.
 FLAGS: Mapping[str, tuple[float, Drawer]] = {
@@ -89,6 +104,7 @@ def drawn(seed: int, index: int) -> Call:
     keys |= _strategy(rng, stock)
     for _ in range(rng.choice([0, 0, 1, 1, 2, 3, 4])):
         keys |= _component(rng, stock, 1 if lengths is None else len(lengths), keys)
+    keys = _consistent(keys, rng)
     if not stock and rng.random() < 0.7:
         several = lengths is not None and rng.random() < 0.5
         keys["seed"] = [rng.randrange(99) for _ in lengths or ()] if several else rng.randrange(99)
@@ -114,12 +130,39 @@ def _strategy(rng: Random, stock: bool) -> dict[str, Any]:
         cls = rng.choice(components(Kind.STRATEGIES, False))
         found = {key: value for key, value in _params(cls, rng).items() if key not in STATED}
         if cls.name == "assisted_generation":
-            found["assistant_model"] = Named("near")
+            found.pop("prompt_lookup_num_tokens", None)
+            if found.pop("assistant_early_exit", 1) % 3:
+                found["assistant_model"] = Named("near")
+            else:
+                found["assistant_early_exit"] = 1
+        if cls.name == "constrained_beam_search":
+            found.setdefault("force_words_ids", [[7], [9, 8]])
         if "do_sample" in cls.Params.model_fields or cls.name in ("greedy_search", "sample"):
             found["do_sample"] = cls.name != "greedy_search" and (cls.name == "sample" or rng.random() < 0.5)
         return {**found, "strategy": cls.name}
     mode: dict[str, Any] = rng.choices([draw for _, draw in MODES], [weight for weight, _ in MODES])[0](rng)
     return mode
+
+
+def _consistent(keys: dict[str, Any], rng: Random) -> dict[str, Any]:
+    """What keys need beside them, and values that go together, so that most calls are not refused."""
+    keys = {key: value for key, value in keys.items() if value is not None}
+    if NEEDS_EOS & keys.keys():
+        keys.setdefault("eos_token_id", 7)
+    for key, more in COMPANIONS.items():
+        if key in keys:
+            keys = {**more, **keys}
+    for least, most in ORDERED:
+        if least in keys and most in keys and keys[least] > keys[most]:
+            keys[least], keys[most] = keys[most], keys[least]
+    if "num_beam_groups" in keys:
+        keys["num_beams"] = keys["num_beam_groups"] * rng.choice([1, 2]) if keys["num_beam_groups"] > 1 else 2
+    beams = keys.get("num_beams", 4 if "beam" in str(keys.get("strategy")) else 1)
+    if "num_return_sequences" in keys and not (keys.get("do_sample") and beams == 1):
+        keys["num_return_sequences"] = min(beams, keys["num_return_sequences"])
+    if {"force_words_ids", "constraints"} & keys.keys():
+        keys["max_new_tokens"] = 10
+    return keys
 
 
 def _component(rng: Random, stock: bool, rows: int, keys: Mapping[str, Any]) -> dict[str, Any]:

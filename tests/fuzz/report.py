@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from .call import Call
 from .drawing import drawn
 from .promises import Verdict, verdict
+from .running import ours
 from .shrinking import shrunk
 
 SHRUNK_OF_A_KIND = 2
@@ -64,6 +65,7 @@ class Tally:
 
 def fuzz(seed: int, indices: Iterable[int]) -> Tally:
     """Run the calls of these numbers."""
+    ours(Call())  # imports what calls import, which is no time of theirs
     tally, begun = Tally(), time.monotonic()
     for index in indices:
         call = drawn(seed, index)
