@@ -49,7 +49,7 @@ class Pair:
         with torch.no_grad():
             for weight in self.near.parameters():
                 weight.add_(0.02 * torch.randn(weight.shape, generator=generator).to(weight.dtype))
-        self.made = self._seen()
+        self.made = copy.deepcopy(self._seen())
 
     def changed(self) -> str:
         """What is no longer as it was made; "" if all is."""
@@ -58,8 +58,8 @@ class Pair:
     def _seen(self) -> dict[str, Any]:
         seen: dict[str, Any] = {}
         for name, one in (("model", self.model), ("assistant", self.near)):
-            seen[f"{name}.config"] = copy.deepcopy(vars(one.config))
-            seen[f"{name}.generation_config"] = copy.deepcopy(vars(one.generation_config))
+            seen[f"{name}.config"] = vars(one.config)
+            seen[f"{name}.generation_config"] = vars(one.generation_config)
             seen[f"{name}.modules"] = [(id(module), module.training) for module in one.modules()]
         return seen
 
