@@ -38,7 +38,7 @@ from .plugins.parameters import (
     unknown_keys,
 )
 from .plugins.registry import registry
-from .plugins.requirements import check_needs, header
+from .plugins.requirements import WATERMARK, check_needs, header, saved_watermark
 from .plugins.resolution import ComponentInfo, Key
 from .plugins.secrets import HIDDEN, guarded
 from .plugins.settings import closest
@@ -82,7 +82,7 @@ class GenerationConfig(transformers.GenerationConfig):
 
     def __init__(self, **kwargs: Any) -> None:
         self._carried: frozenset[str] = frozenset(kwargs.pop("_carried", ()))
-        check_needs(kwargs.pop(HEADER, None))
+        kwargs = _without_header(kwargs)
         base: Any = super()
         base.__init__(**_with_watermark(kwargs))
 
@@ -150,7 +150,7 @@ class GenerationConfig(transformers.GenerationConfig):
             defaults_only: set only what is unset.
             allow_custom_entries: set unknown keys as well, as of a model's own config; return none.
         """
-        check_needs(kwargs.pop(HEADER, None))
+        kwargs = _without_header(kwargs)
         ours = {k for k in CONFIG_NAMING & kwargs.keys() if not defaults_only or getattr(self, k) is None}
         for key in ours:  # first, since a named component owns its keys
             setattr(self, key, kwargs[key])
@@ -275,6 +275,8 @@ class GenerationConfig(transformers.GenerationConfig):
             warnings.warn(f"not saved, being secret: {', '.join(secrets)}", UserWarning, stacklevel=2)
         if needs := self.needs():
             data[HEADER] = header(needs)
+        if isinstance(self.watermarking_config, WatermarkingConfig) and "watermarking_config" in data:
+            data[HEADER][WATERMARK] = data.pop("watermarking_config")  # transformers could not read the file with it
         write_text(json_file_path, json.dumps(data, indent=2, sort_keys=True) + "\n")
 
     def __eq__(self, other: object) -> bool:
@@ -295,6 +297,15 @@ class GenerationConfig(transformers.GenerationConfig):
 
 def _secrets(config: object) -> dict[str, Any]:
     return {key: value for key, value in foreign_values(vars(config)).items() if is_secret(key)}
+
+
+def _without_header(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments without what a saved file has under `HEADER`, once it is checked, and with the watermark in it."""
+    saved = kwargs.get(HEADER)
+    check_needs(saved)
+    rest = {key: value for key, value in kwargs.items() if key != HEADER}
+    watermark = saved_watermark(saved)
+    return rest if watermark is None else {"watermarking_config": watermark, **rest}
 
 
 def _with_watermark(kwargs: dict[str, Any]) -> dict[str, Any]:

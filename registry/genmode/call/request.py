@@ -17,7 +17,7 @@ from ..contract import Strategy
 from ..contract.kinds import Kind
 from ..errors import ParameterError
 from ..hf import caches, generate
-from ..plugins.call_keys import OWN_ARGUMENTS
+from ..plugins.call_keys import HEADER, OWN_ARGUMENTS
 from ..plugins.parameters import (
     as_list,
     build_params,
@@ -30,6 +30,7 @@ from ..plugins.parameters import (
     split,
 )
 from ..plugins.registry import Registry, registry
+from ..plugins.requirements import saved_watermark
 from ..plugins.resolution import Key
 from ..watermark.config import WatermarkingConfig, check_given
 from .flag_values import Flags
@@ -124,7 +125,7 @@ def build(
     check_inputs(model, call)
     if in_force["token_healing"]:
         heal(model, call, tokenizer)
-    configured = in_force["watermarking_config"]
+    configured = in_force["watermarking_config"] or saved_watermark(base.get(HEADER))
     own_scheme = isinstance(configured, WatermarkingConfig)
     if isinstance(configured, dict) and "scheme" in configured:
         configured, own_scheme = WatermarkingConfig.from_dict(cast("dict[str, Any]", configured)), True

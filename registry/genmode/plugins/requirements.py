@@ -2,7 +2,8 @@
 
 "genmode": {
     "contract": 1,
-    "needs": {"xtc": {"kind": "processors", "distribution": "genmode", "version": "0.1.0"}}
+    "needs": {"xtc": {"kind": "processors", "distribution": "genmode", "version": "0.1.0"}},
+    "watermark": {"scheme": ...}    # if the config has one: transformers could not read the file with it beside its own keys
 }
 """
 
@@ -33,6 +34,15 @@ def header(infos: Iterable[ComponentInfo]) -> dict[str, Any]:
         for info in infos
     }
     return {"contract": CONTRACT_VERSION, "needs": needs}
+
+
+WATERMARK = "watermark"
+
+
+def saved_watermark(saved: Any) -> dict[str, Any] | None:
+    """The watermark that a saved file has under `call_keys.HEADER`, whose value this is; None if there is none."""
+    found = saved.get(WATERMARK) if isinstance(saved, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def check_needs(saved: Any) -> None:
