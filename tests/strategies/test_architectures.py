@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -98,6 +99,29 @@ def test_what_is_a_fault() -> None:
     }
     for verdict, pairs in judgements.items():
         assert [judged("greedy", want, got).verdict for want, got in pairs] == [verdict] * len(pairs)
+
+
+@pytest.mark.parametrize(("step", "scale", "verdict"), [(32, 1.0, "near tie"), (33, 1.001, "differs")])
+def test_near_ties_are_told_from_other_tokens(
+    step: int, scale: float, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each token has a twin of the same score, 32 further; one call ends in the twin, the other in another token."""
+    model = build("LlamaForCausalLM")
+    model.lm_head.weight.data[32:] = model.lm_head.weight.data[:32]
+
+    def other(own: Any, strategy: str = "", **given: Any) -> Any:
+        del strategy
+        output = own.generate(**given)
+        tokens = output if isinstance(output, torch.Tensor) else output.sequences
+        tokens[0, -1] = (tokens[0, -1] + step) % 64
+        if "num_beams" in given and output is not tokens:
+            output.sequences_scores = output.sequences_scores * scale
+        return output
+
+    monkeypatch.setattr("genmode.generate", other)
+    verdicts = {one.call: one.verdict for one in outcomes(model)}
+    assert {verdicts[name] for name in ("greedy", "beams", "greedy with padding", "beams with padding")} == {verdict}
+    assert verdicts["sampling"] == "differs"
 
 
 def test_a_model_that_looks_ahead_is_found_out() -> None:

@@ -89,20 +89,26 @@ def partings(want: Tensor, got: Tensor) -> list[tuple[int, int]]:
 
 
 def _with_ties(model: Any, inputs: Any, flags: Any, outcome: Outcome, want: Any, got: Any) -> Outcome:
-    """The outcome, "near tie" instead of "differs" where each row's first other token has as good as the same score."""
-    places = partings(want, got) if outcome.verdict == "differs" and flags is CALLS["greedy"] else []
+    """The outcome, "near tie" instead of "differs" where what is other has as good as the same score."""
+    places = partings(want, got) if outcome.verdict == "differs" and not flags["do_sample"] else []
     if not places:
         return outcome
-    scores = model.generate(
-        **inputs, max_new_tokens=NEW, **flags, output_scores=True, return_dict_in_generate=True
-    ).scores
-    margins = []
-    for row, column in places:
-        one = scores[column - (want.shape[1] - len(scores))][row]
-        scale = one[one.isfinite()].abs().max()
-        margins.append(float((one[want[row, column]] - one[got[row, column]]).abs() / scale))
-    shown = f"{outcome.detail}: scores apart by {max(margins):.1e} of the largest"
-    return Outcome(outcome.call, "near tie" if max(margins) <= NOISE else "differs", shown)
+    scored = {**inputs, **flags, "max_new_tokens": NEW, "output_scores": True, "return_dict_in_generate": True}
+    theirs = model.generate(**scored)
+    if "num_beams" in flags:  # of the whole sequences
+        ours = genmode.generate(model, **scored).sequences_scores
+        rows = [row for row, _ in places]
+        apart = ((theirs.sequences_scores - ours) / theirs.sequences_scores).abs()[rows].max()
+    else:
+        apart = torch.stack([_margin(theirs.scores, want, got, *place) for place in places]).max()
+    shown = f"{outcome.detail}: scores apart by {float(apart):.1e} of the largest"
+    return Outcome(outcome.call, "near tie" if float(apart) <= NOISE else "differs", shown)
+
+
+def _margin(scores: tuple[Tensor, ...], want: Tensor, got: Tensor, row: int, column: int) -> Tensor:
+    """How far apart the scores of two tokens are, as a part of the largest of their step."""
+    step = scores[column - (want.shape[1] - len(scores))][row]
+    return (step[want[row, column]] - step[got[row, column]]).abs() / step[step.isfinite()].abs().max()
 
 
 def said(error: Exception) -> str:
