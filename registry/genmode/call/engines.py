@@ -67,12 +67,15 @@ def open_side_engine(
             an encoder reads the same.
     """
 
+    caught: list[Engine] = []
+
     def catch(
         own: Any, ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any, **kwargs: Any
     ) -> Engine:
         del own, logits_processor, stopping_criteria
         kwargs.pop("synced_gpus", None)
-        return choose_engine(model, ids, generation_config, kwargs, max_length, rewinds, compiled)[0]
+        caught.append(choose_engine(model, ids, generation_config, kwargs, max_length, rewinds, compiled)[0])
+        return caught[0]
 
     inputs: dict[str, Any] = {"inputs": input_ids, "attention_mask": mask}
     if model.config.is_encoder_decoder and encoder is not None:
@@ -80,9 +83,13 @@ def open_side_engine(
         inputs["decoder_input_ids"] = input_ids
         inputs["decoder_start_token_id"] = int(input_ids[0, 0])  # else transformers puts its own in front
     try:
-        engine: Engine = generate.plain_generate(model)(
+        generate.plain_generate(model)(
             **inputs, max_length=max_length, do_sample=False, num_beams=1, num_return_sequences=1, custom_generate=catch
         )
-    except ValueError as error:  # transformers' own check of what the model takes
+    except (TypeError, ValueError) as error:  # transformers' own check of what the model takes, or the model's
         raise UnsupportedError(f"{type(model).__name__} cannot be run beside the rows: {error}") from error
-    return engine
+    if not caught:
+        raise UnsupportedError(
+            f"{type(model).__name__} cannot be run beside the rows: its own generate decodes by itself"
+        )
+    return caught[0]

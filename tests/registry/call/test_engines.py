@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import transformers
@@ -49,3 +51,24 @@ class TestEngines:
         stock = model.generate(**inputs, **flags)
         assert torch.equal(genmode.generate(model, **inputs, **flags), stock)
         assert torch.equal(genmode.generate(model, **inputs, **flags, prompt_lookup_num_tokens=5), stock)
+
+
+class OwnLoop(transformers.LlamaForCausalLM):
+    """A model that decodes in a way of its own."""
+
+    def generate(self, inputs: Any = None, **kwargs: Any) -> Any:
+        return inputs
+
+
+class OtherInputs(transformers.LlamaForCausalLM):
+    """One whose generate gives the inputs by place, as SeamlessM4T's does."""
+
+    def generate(self, input_ids: Any = None, **kwargs: Any) -> Any:
+        return super().generate(input_ids, **kwargs)
+
+
+@pytest.mark.parametrize(("cls", "why"), [(OwnLoop, "decodes by itself"), (OtherInputs, "multiple values")])
+def test_an_assistant_with_a_generate_of_its_own_is_refused(cls: Any, why: str) -> None:
+    model = tiny("llama")
+    with pytest.raises(genmode.UnsupportedError, match=f"{cls.__name__} cannot be run beside the rows: .*{why}"):
+        genmode.generate(model, **prompt("llama", 1), assistant_model=cls(model.config).eval(), max_new_tokens=4)
