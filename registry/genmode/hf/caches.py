@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, EncoderDecoderCache
+from transformers import Cache, DynamicCache, EncoderDecoderCache, cache_utils
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..errors import UnsupportedError
 from .attention import attention_name
 
 CACHE_NAMES = ("past_key_values", "cache_params", "state", "mems", "past_buckets_states")
+_EMPTY: tuple[type, ...] = tuple(filter(None, [getattr(cache_utils, "DummyLayer", None)]))
+"""Layers that hold nothing, since they read the keys of others; newer releases have them."""
 
 
 def reorder_cache(model: Any, cache: Any, rows: Tensor) -> Any:
@@ -59,7 +61,7 @@ def rewindable_cache(model: Any, cache: Any) -> Any:
     if not all(hasattr(layer, "crop") and hasattr(layer, "keys") for layer in own.layers):
         return None
     if type(own) is DynamicCache and any(getattr(layer, "is_sliding", False) for layer in own.layers):
-        if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in own.layers):
+        if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer, *_EMPTY) for layer in own.layers):
             return None  # some hold a state beside keys and values, which a fresh cache would lack
         if own.get_seq_length() or isinstance(cache, EncoderDecoderCache) or not _masks_by_window(model):
             return None
@@ -112,7 +114,7 @@ def split_cache(cache: Any, row: int) -> Any:
         return one
     one.layers = [copy.copy(layer) for layer in cache.layers]
     for layer in one.layers:
-        if getattr(layer, "is_initialized", False):
+        if isinstance(getattr(layer, "keys", None), Tensor):
             layer.reorder_cache(torch.tensor([row], device=layer.keys.device))  # its own way: some hold more than keys
     return one
 

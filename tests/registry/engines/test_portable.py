@@ -136,3 +136,26 @@ def test_beams_reorder_a_cache_that_comes_back_under_another_name() -> None:
     flags: dict[str, Any] = {"attention_mask": torch.ones_like(tokens), "max_new_tokens": 12, "num_beams": 3}
     stock = model.generate(tokens, **flags, do_sample=False)
     assert torch.equal(genmode.generate(model, tokens, **flags, do_sample=False), stock)
+
+
+@pytest.mark.skipif(not hasattr(transformers.cache_utils, "DummyLayer"), reason="older caches have no empty layers")
+def test_layers_that_read_the_keys_of_others_draft() -> None:
+    """A window shorter than the result, rows that go on alone, and two layers of the cache that hold nothing."""
+    sizes: dict[str, Any] = {
+        **SMALL,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "sliding_window": 8,
+    }
+    config = transformers.Gemma3nTextConfig(
+        **sizes, num_kv_shared_layers=2, vocab_size_per_layer_input=160, hidden_size_per_layer_input=8, laurel_rank=8,
+        layer_types=["sliding_attention", "full_attention"] * 2, activation_sparsity_pattern=[0.0] * 4,
+    )  # fmt: skip
+    model, tokens = built("Gemma3nForCausalLM", config), ids(3, 20)
+    flags: dict[str, Any] = {"attention_mask": torch.ones_like(tokens), "max_new_tokens": 16}
+    drafts: dict[str, Any] = {"prompt_lookup_num_tokens": 3, "max_matching_ngram_size": 1}
+    stock = model.generate(tokens, **flags, do_sample=False)
+    with genmode.trace() as traced:
+        assert torch.equal(genmode.generate(model, tokens, **flags, **drafts), stock)
+    assert traced.calls[0].steps < 16  # some were right
