@@ -256,15 +256,6 @@ class _Reader:
         return ((code, code),)
 
 
-def size(node: Node) -> int:
-    """How many characters a pattern has once what it counts is written out."""
-    if isinstance(node, Repeat):
-        return size(node.part) * max(1, node.least, node.most or 0)
-    if isinstance(node, (Sequence, Choice)):
-        return sum(map(size, node.parts)) + 1
-    return 1
-
-
 def firsts(node: Node) -> Ranges:
     """The characters that a text of the pattern may begin with; of classes of Unicode, all."""
     return merged(_firsts(node)[0])

@@ -14,7 +14,6 @@ from genmode_processors.patterns import (
     inverse,
     merged,
     read,
-    size,
     without,
 )
 
@@ -75,13 +74,6 @@ def test_ranges() -> None:
     assert inverse(((0, 4), (9, 0x10FFFF))) == ((5, 8),)
     assert inverse(()) == ANY.ranges
     assert without(((1, 9),), ((3, 4),)) == ((1, 2), (5, 9))
-
-
-@pytest.mark.parametrize(
-    ("pattern", "count"), [("a", 1), ("a{9}", 9), ("(a{30}){40,50}", 1500), ("a*", 1), ("((a{99}){99}){99}", 970299)]
-)
-def test_size_is_that_of_what_is_counted_written_out(pattern: str, count: int) -> None:
-    assert size(read(pattern)) == count
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ import re
 from importlib import import_module
 from typing import Any
 
+from ..counted import check_size
 from ..patterns import firsts, read
+from .bounds import apart
 from .exact import spelled, subschemas
 from .matchers import Vocabulary, Words
 from .pattern_text import whole
@@ -23,6 +25,7 @@ from .schemas import BASIC, Held, check_schema
 
 lmformatenforcer: Any = import_module("lmformatenforcer")
 
+NAME = "lm-format-enforcer"
 HELD = Held(
     (BASIC | {"pattern"}) - {"prefixItems", "const"},
     types=frozenset({"string", "boolean", "null", "array", "object"}),
@@ -152,6 +155,8 @@ class Compiler:
         if wanted.kind == "regex":
             spelling = self.characters
             spelling.check(wanted.text)
+            check_size(wanted.text)
+            apart(NAME, [wanted.text])
             parser = lmformatenforcer.RegexParser(wanted.text)
         elif wanted.kind == "json_schema":
             check_schema(wanted.schema, HELD)
@@ -159,6 +164,12 @@ class Compiler:
             schema = spelled(wanted.schema, "unescaped")
             spelling = self.json
             spelling.check(_named(schema))
+            if patterns := [
+                part["pattern"][1:-1]
+                for _, part in subschemas(schema, "$")
+                if isinstance(part, dict) and "pattern" in part
+            ]:
+                apart(NAME, patterns)
             parser = lmformatenforcer.JsonSchemaParser(schema)
         else:
             spelling = self.bytes

@@ -2,7 +2,7 @@
 
 Everything is a regex: a schema is turned into one (recursion up to the depth of 3, objects with the schema's
 properties alone, in its order), and a list of choices is an alternative. The states are numbers, so that going
-back and copying cost nothing; compiling enumerates all of them beforehand, which takes long for large schemas.
+back and copying cost nothing; compiling enumerates all of them beforehand, in a process of its own (see `bounds`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..counted import check_size
+from .bounds import apart
 from .exact import dated, spelled, subschemas
 from .matchers import Vocabulary, Words
 from .requests import Wanted
@@ -88,21 +90,21 @@ class Compiler:
     """See `engines.Compiler`."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        tokens: dict[bytes, list[int]] = {}
+        self.tokens: dict[bytes, list[int]] = {}
         for index, text in enumerate(vocabulary.texts):
             if text:
-                tokens.setdefault(text, []).append(index)
-        self.vocabulary = outlines_core.Vocabulary(vocabulary.ends[0], tokens)
-        self.words = vocabulary.words
+                self.tokens.setdefault(text, []).append(index)
+        self.end, self.words = vocabulary.ends[0], vocabulary.words
 
     def compile(self, wanted: Wanted, whitespace: bool) -> Compiled:
         if wanted.kind == "regex":
             regex = wanted.text
+            check_size(regex)
         elif wanted.kind == "json_schema":
             check_schema(wanted.schema, HELD)
             _check_said(wanted.schema)
             regex = outlines_core.json_schema.build_regex_from_schema(
-                json.dumps(spelled(dated(wanted.schema), "json")), FREE if whitespace else ""
+                json.dumps(_quoted(spelled(_bounded(dated(wanted.schema)), "json"))), FREE if whitespace else ""
             )
         else:
             regex = "|".join(f"({re.escape(one)})" for one in wanted.choices)
@@ -110,7 +112,7 @@ class Compiler:
 
     def _index(self, regex: str) -> Any:
         try:
-            return outlines_core.Index(WHOLE.format(regex), self.vocabulary)
+            return apart("outlines-core", WHOLE.format(regex), self.end, self.tokens)
         except ValueError as error:
             if "universal start" not in str(error):
                 raise
@@ -119,7 +121,31 @@ class Compiler:
                     "it begins with an anchor, or it may be empty and has more than one repetition or alternative, of "
                     "which outlines-core would lose texts; ask for a character at least"
                 ) from error
-            return outlines_core.Index(regex, self.vocabulary)
+            return apart("outlines-core", regex, self.end, self.tokens)
+
+
+def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with free strings, and those of a length, as patterns."""
+    for _, part in list(subschemas(schema, "$")):
+        if (
+            isinstance(part, dict)
+            and part.get("type") == "string"
+            and not part.keys() & {"pattern", "format", "enum", "const"}
+        ):
+            least, most = part.pop("minLength", 0), part.pop("maxLength", "")
+            part["pattern"] = f"^[\\x00-\\u{{10FFFF}}]{{{least},{most}}}$"
+    return schema
+
+
+def _quoted(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with patterns that write a quote by its number.
+
+    Where a quote may stand within a string and ends it as well, outlines-core takes twice as long for each character more.
+    """
+    for _, part in list(subschemas(schema, "$")):
+        if isinstance(part, dict) and "pattern" in part:
+            part["pattern"] = part["pattern"].replace(r'\\"', r"\\u0022")
+    return schema
 
 
 def _check_said(schema: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ..counted import check_size
 from ..patterns import (
     ANY,
     LAST,
@@ -17,12 +18,9 @@ from ..patterns import (
     Sequence,
     inverse,
     read,
-    size,
     without,
 )
 
-MOST = 20_000
-"""Characters of a pattern, once what it counts is written out."""
 ESCAPED: Ranges = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F))
 """What stands escaped in strings of JSON; engines write U+007F so, too, though it need not be."""
 NUL: Ranges = ((0, 0),)
@@ -70,12 +68,8 @@ def written(pattern: str, within: Within) -> str:
     Raises:
         ValueError: see `patterns.read`; or it is too large once what it counts is written out.
     """
-    tree = read(pattern)
-    if (found := size(tree)) > MOST:
-        raise ValueError(
-            f"the pattern {pattern[:80]!r} has {found} characters once what it counts is written out; at most {MOST}"
-        )
-    return f"^{_group(whole(tree), within)}$"
+    check_size(pattern)
+    return f"^{_group(whole(read(pattern)), within)}$"
 
 
 def _text(node: Node, within: Within) -> str:

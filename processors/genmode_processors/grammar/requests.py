@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -116,10 +117,31 @@ def _of_mapping(given: dict[str, Any]) -> Wanted:
             return Wanted(kind, json.dumps(_schema(value)))
         if not isinstance(value, str) or not value:
             raise ValueError(f"{kind}={short(value)}: give it as text that is not empty")
+        if kind == "regex":
+            _check_classes(value)
         return Wanted(kind, value)
     if given and not SCHEMA_WORDS & given.keys():
         raise ValueError(f"{short(given)} is neither a JSON schema nor one of {FORMS}")
     return Wanted("json_schema", json.dumps(_schema(given)))
+
+
+def _check_classes(regex: str) -> None:
+    """Refuse classes such as `[a&&b]` or `[[:alpha:]]`: of characters for some engines, of sets for others.
+
+    Raises:
+        ValueError: says which.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # Python warns of just these
+        try:
+            re.compile(regex)
+        except FutureWarning as error:
+            raise ValueError(
+                f"regex={short(regex)} has a class that engines read differently ({error}); put a \\ before its signs, or "
+                "write it out"
+            ) from error
+        except (re.error, OverflowError, RecursionError):
+            return  # engines have more than Python, such as \\p{L}, and say themselves what they do not know
 
 
 def _choices(value: Any) -> list[str]:

@@ -64,8 +64,10 @@ def test_forms(given: Any, kind: Any, text: str) -> None:
         ({"regex": "a", "ebnf": "b"}, "neither a JSON schema"),
         (re.compile("a", re.IGNORECASE), "has flags"),
         (re.compile(b"a"), "bytes"),
+        ({"regex": "[[:alpha:]]"}, "read differently"),
+        ({"regex": "[a&&b]"}, "read differently"),
     ],
-    ids=[str(number) for number in range(14)],
+    ids=[str(number) for number in range(16)],
 )
 def test_what_is_none(given: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
