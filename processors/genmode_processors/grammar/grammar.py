@@ -86,7 +86,7 @@ class Grammar(genmode.LogitsProcessor):
         grammar: Annotated[Any, BeforeValidator(_plain)] = Field(
             None, description='{"regex": ...}, {"json_schema": ...}, {"ebnf": ...}, {"lark": ...}, choices, a class'
         )
-        grammar_engine: EngineName = Field("auto", description="who works out the masks; auto: the first installed")
+        grammar_engine: EngineName = Field("auto", description="who works out the masks; auto: the first that takes it")
         grammar_whitespace: bool = Field(False, description="allow white space between the parts of JSON")
         grammar_jump_forward: bool = Field(True, description="run text that the grammar forces in one forward")
 

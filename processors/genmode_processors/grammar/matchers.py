@@ -149,37 +149,50 @@ _compilers: WeakKeyDictionary[Any, dict[tuple[Any, ...], Any]] = WeakKeyDictiona
 def compiled(wanted: Wanted, name: str, whitespace: bool, context: genmode.Context) -> tuple[Compiled, Vocabulary, str]:
     """A grammar compiled for a call's vocabulary; vocabularies and grammars are kept with the tokenizer.
 
+    Where any engine will do, the first of `OFFERS` that takes the grammar.
+
     Returns:
         The grammar, the vocabulary, and the name of the engine.
 
     Raises:
-        ParameterError: no engine for this kind is installed, or it does not understand the grammar.
+        ParameterError: no engine for this kind is installed, or none understands the grammar; says what each said.
     """
-    offer, cls = _choose(wanted.kind, name)
     tokenizer: Any = context.tokenizer
     key = (context.vocab_size, tuple(context.eos_token_ids), len(tokenizer))
     kept = _compilers.setdefault(tokenizer, {})
     vocabulary = kept.get(key)
     if vocabulary is None:
         vocabulary = kept[key] = vocabulary_of(tokenizer, context.vocab_size, context.eos_token_ids)
-    own = (offer.name, *key)
-    compiler = kept.get(own)
-    if compiler is None:
-        compiler = kept[own] = cls(vocabulary)
-    grammars: OrderedDict[Any, Compiled] = kept.setdefault(("grammars", *own), OrderedDict())
-    place = (wanted, whitespace)
+    refusals: list[str] = []
+    for offer, cls in _choose(wanted.kind, name):
+        own = (offer.name, *key)
+        compiler = kept.get(own)
+        if compiler is None:
+            compiler = kept[own] = cls(vocabulary)
+        found = _kept_or_compiled(compiler, kept.setdefault(("grammars", *own), OrderedDict()), (wanted, whitespace))
+        if not isinstance(found, str):
+            return found, vocabulary, offer.name
+        refusals.append(f"{offer.name} does not understand this {wanted.kind}: {found}")
+    others = ", ".join(offer.name for offer in OFFERS if wanted.kind in offer.kinds)
+    raise genmode.ParameterError(
+        f"grammar {short(wanted.text)}: {'; '.join(refusals)}; correct it, or choose another engine with grammar_engine, "
+        f"of {others}"
+    )
+
+
+def _kept_or_compiled(
+    compiler: Compiler, grammars: OrderedDict[tuple[Wanted, bool], Compiled | str], place: tuple[Wanted, bool]
+) -> Compiled | str:
+    """The grammar, or why the engine refuses it; what was asked for lately is known."""
     if place not in grammars:
         try:
-            grammars[place] = compiler.compile(wanted, whitespace)
+            grammars[place] = compiler.compile(*place)
         except Exception as error:  # engines raise what they like for grammars they do not understand
-            raise genmode.ParameterError(
-                f"grammar: {offer.name} does not understand this {wanted.kind} {short(wanted.text)}: {_told(error)}; correct it, or choose "
-                f"another engine with grammar_engine, of {', '.join(o.name for o in OFFERS if wanted.kind in o.kinds)}"
-            ) from error
+            grammars[place] = _told(error)
         while len(grammars) > KEPT:
             grammars.popitem(last=False)
     grammars.move_to_end(place)
-    return grammars[place], vocabulary, offer.name
+    return grammars[place]
 
 
 def installed() -> list[str]:
@@ -187,7 +200,8 @@ def installed() -> list[str]:
     return [offer.name for offer in OFFERS if isinstance(_load(offer), type)]
 
 
-def _choose(kind: Kind, name: str) -> tuple[Offer, Any]:
+def _choose(kind: Kind, name: str) -> list[tuple[Offer, type[Any]]]:
+    """The engines that may be taken, best first."""
     fitting = [offer for offer in OFFERS if kind in offer.kinds]
     if name != "auto":
         chosen = [offer for offer in OFFERS if offer.name == name]
@@ -196,16 +210,15 @@ def _choose(kind: Kind, name: str) -> tuple[Offer, Any]:
                 f"grammar_engine={name!r} knows no {kind}; choose one of {', '.join(o.name for o in fitting)}"
             )
         fitting = chosen
-    failures: list[str] = []
-    for offer in fitting:
-        found = _load(offer)
-        if isinstance(found, type):
-            return offer, found
-        failures.append(f"{offer.name} ({found})")
-    raise genmode.ParameterError(
-        f"grammar: no engine for {kind} can be imported: {'; '.join(failures)}. "
-        f"pip install {fitting[0].name}, or genmode[grammar]"
-    )
+    loaded = [(offer, _load(offer)) for offer in fitting]
+    found = [(offer, one) for offer, one in loaded if isinstance(one, type)]
+    if not found:
+        failures = "; ".join(f"{offer.name} ({one})" for offer, one in loaded)
+        raise genmode.ParameterError(
+            f"grammar: no engine for {kind} can be imported: {failures}. "
+            f"pip install {fitting[0].name}, or genmode[grammar]"
+        )
+    return found
 
 
 def _load(offer: Offer) -> type[Any] | ImportError:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import genmode
+from genmode_processors.grammar import matchers
 from genmode_processors.grammar.gbnf import plain
+from genmode_processors.grammar.matchers import OFFERS, compiled
+from genmode_processors.grammar.requests import wanted
 
-from .support import ANY_GRAMMAR, ENGINES, generate, needs, takes
+from .support import ANY_GRAMMAR, ENGINES, generate, needs, takes, tokenizer
 
 CHOICES = [
     ["no", "not sure"],
@@ -36,6 +41,61 @@ def test_regexes_are_languages(engine: str, regex: str) -> None:
     texts = ["a", "aa", "ab", "aab", "abc", "abcd", "ac", "abb", "b", "c"]
     found = takes({"regex": regex}, engine, texts)
     assert found == [re.fullmatch(regex, text) is not None for text in texts]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("regex", [".a", r"[.]\.a", "^ab$", "a|^b$"])
+def test_signs_of_regexes(engine: str, regex: str) -> None:
+    needs(engine)
+    texts = ["ba", ".a", "\na", "..a", "ab", "a", "b", "^ab$", "^b$"]
+    try:
+        found = takes({"regex": regex}, engine, texts)
+    except ValueError:
+        if "^" not in regex:
+            raise
+        return
+    assert found == [re.fullmatch(regex, text) is not None for text in texts]
+
+
+def test_anchors_in_the_middle_of_a_regex() -> None:
+    needs("xgrammar")
+    for regex in ("a^b", "a$b", "(^a|b)"):
+        with pytest.raises(ValueError, match="in its middle"):
+            takes({"regex": regex}, "xgrammar", [])
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two engines are there: one that takes no bounds of numbers, and one behind it that does."""
+    needs("llguidance")
+    needs("outlines-core")
+    by_name = {offer.name: offer for offer in OFFERS}
+    monkeypatch.setattr(matchers, "OFFERS", (by_name["outlines-core"], by_name["llguidance"]))
+
+
+@pytest.mark.usefixtures("two")
+def test_auto_goes_on_to_the_next_engine() -> None:
+    context: Any = SimpleNamespace(
+        tokenizer=tokenizer(), vocab_size=len(tokenizer()), eos_token_ids=[tokenizer().eos_token_id]
+    )
+    bounded = wanted({"type": "integer", "minimum": 5})
+    assert compiled(bounded, "auto", False, context)[2] == "llguidance"
+    assert compiled(wanted({"type": "integer"}), "auto", False, context)[2] == "outlines-core"
+    for _ in range(2):  # what was refused is known, and refused again
+        with pytest.raises(
+            genmode.ParameterError, match=r"outlines-core does not understand this json_schema: .*minimum"
+        ):
+            compiled(bounded, "outlines-core", False, context)
+
+
+@pytest.mark.usefixtures("two")
+def test_auto_says_what_each_engine_said() -> None:
+    with pytest.raises(genmode.ParameterError) as caught:
+        generate({"type": "array", "items": {"type": "boolean"}, "uniqueItems": True}, 1)
+    first, second, hint = str(caught.value).split("; ", 2)
+    assert "outlines-core does not understand this json_schema: ValueError: $ has uniqueItems" in first
+    assert second.startswith("llguidance does not understand this json_schema: ValueError: ")
+    assert hint.startswith("correct it, or choose another engine")
 
 
 def test_regexes_that_may_be_empty_are_whole_or_refused() -> None:
