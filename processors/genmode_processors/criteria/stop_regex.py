@@ -1,15 +1,20 @@
 """Stop at a pattern: a row is done at the first token with which a regular expression is found in its output.
 
 The output is the decoded text of what came behind the prompt (see `genmode.text`), with U+FFFD for bytes that
-are not UTF-8, also for a character of which only the first bytes have come. Python's `re.search` runs over
-the whole output at every token, on the host. What is known of a row is compared with the row and kept as
+are not UTF-8, also for a character of which only the first bytes have come. Patterns are Python's; they are searched in
+the whole output at every token, on the host, by the library `regex`, which keeps to a time: a pattern such as
+`(a|aa)+$` takes twice as long for each character more. A step has `SECONDS` for all rows, and a pattern at most 100,000
+characters once what it counts is written out. What is known of a row is compared with the row and kept as
 far as they agree, so beams and drafting need no state.
 """
 
 from __future__ import annotations
 
 import re
+import time
+import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import numpy as np
@@ -19,18 +24,28 @@ from pydantic import AfterValidator, BeforeValidator, Field
 import genmode
 from genmode.text import token_bytes
 
+from ..counted import check_size
 from .stop_strings import as_list
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
+regex: Any = import_module("regex")  # it has no types
+
+SECONDS = 2.0
+"""For a step, all rows together."""
+
 
 def compilable(pattern: str) -> str:
     """The pattern; raises ValueError if it is no regular expression."""
+    check_size(pattern)
     try:
-        re.compile(pattern)
-    except re.error as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)  # "[[" and the like, which libraries read differently
+            re.compile(pattern)
+        regex.compile(pattern)
+    except (re.error, regex.error, FutureWarning) as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
     return pattern
 
@@ -78,7 +93,7 @@ class StopRegex(genmode.StoppingCriterion):
 
     def __init__(self, params: Any = None, **values: Any) -> None:
         super().__init__(params, **values)
-        self._patterns = [re.compile(pattern) for pattern in self.params.stop_regex]
+        self._patterns = [regex.compile(pattern) for pattern in self.params.stop_regex]
         self._texts: list[bytes] = []
         self._rows: list[RowText] = []
 
@@ -95,8 +110,20 @@ class StopRegex(genmode.StoppingCriterion):
             self._rows[row].read(tokens[row, history.prompt : length], self._texts)
             for row, length in enumerate(lengths)
         )
-        found = [any(pattern.search(text) for pattern in self._patterns) for text in texts]
+        end = time.monotonic() + SECONDS
+        found = [self._found(text, row, end) for row, text in enumerate(texts)]
         return torch.tensor(found, dtype=torch.bool, device=history.tokens.device)
+
+    def _found(self, text: str, row: int, end: float) -> bool:
+        try:
+            return any(pattern.search(text, timeout=max(end - time.monotonic(), 0.001)) for pattern in self._patterns)
+        except TimeoutError as error:
+            raise genmode.DecodingError(
+                f"stop_regex: searching {len(text)} characters of row {row} takes more than {SECONDS:g} seconds for the step; "
+                "write the patterns so that no repetition can match the same text in several ways",
+                component=self.name,
+                row=row,
+            ) from error
 
     def reorder(self, rows: Tensor) -> None:
         self._rows = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmode_processors.criteria import StopRegex
+import genmode
+from genmode_processors.criteria import StopRegex, stop_regex
 
 from ..rows_support import begun, history, ragged
 from .text_support import BYTES, TOKENS, first_stop, followed, outputs
@@ -46,6 +48,25 @@ def test_patterns_follow_rows_wherever_they_go() -> None:
     assert criterion.check(history([[c, b]], prompt=1)).tolist() == [False]
 
 
-def test_what_is_no_pattern_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'\(' is no regular expression"):
-        StopRegex(stop_regex="(")
+@pytest.mark.parametrize("pattern", ["(", "[[:alpha:]]", r"\p{L}"])
+def test_what_is_no_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match=f"{re.escape(repr(pattern))} is no regular expression"):
+        StopRegex(stop_regex=pattern)
+
+
+def test_what_counts_too_much_is_refused() -> None:
+    StopRegex(stop_regex="(a{99}){9}")
+    with pytest.raises(ValueError, match="written out; at most"):
+        StopRegex(stop_regex="((a{1000}){1000}){1000}")
+
+
+def test_a_step_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_regex, "SECONDS", 0.1)
+    a, b = (BYTES.convert_tokens_to_ids(letter) for letter in "ab")
+    rows = [[b] * 5000, [a] * 4999 + [b]]
+    criterion = begun(StopRegex(stop_regex="(a|aa)+$"), history(rows, prompt=1), tokenizer=BYTES)
+    begin = time.process_time()
+    with pytest.raises(genmode.DecodingError, match="row 1 takes more than") as caught:
+        criterion.check(history(rows, prompt=1))
+    assert time.process_time() - begin < 2
+    assert (caught.value.component, caught.value.row) == ("stop_regex", 1)
