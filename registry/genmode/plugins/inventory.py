@@ -19,6 +19,8 @@ from ..contract.kinds import Kind
 from ..errors import LockError, PluginLoadError, UnknownComponentError
 from . import loading
 from .discovery import Entry, Scan, installed, scan
+from .fingerprint import top
+from .locked_imports import release
 from .resolution import Candidate, Index, Slot, arrange, unknown
 from .settings import Settings, hint
 
@@ -136,6 +138,8 @@ class Inventory:
             try:
                 if (index := self._index()).lock is not None:
                     index.lock.verify(candidate.entry, index.scan.entries)
+                else:
+                    release(top(candidate.entry))
                 found = loading.load(candidate.entry)
             except PluginLoadError as failure:
                 error = failure

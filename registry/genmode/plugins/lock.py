@@ -5,35 +5,30 @@ only if the lock names it, from the distribution, in the version and with the fi
 All of this is checked before anything of the distribution is imported, once for each distribution; a call
 pays nothing for it. What differs is an error, never a warning.
 
-Hashed (SHA-256) are, of each distribution: `METADATA` and `entry_points.txt`; every other file that RECORD
-lists, but for bytecode, scripts outside the folder of the installation and what the installer notes for
-itself; and every importable file of the packages that RECORD or an entry point names, so that a file that
-was added is seen as well. An editable installation lists none of its modules; they are found through the
-entry points, with the finders of the import system, which run nothing of the package.
+Which files are hashed is in `fingerprint`. What is imported of a distribution from then on is one of these files, looked
+at once more when it is imported, and compiled from its source (`locked_imports`).
 
 Not covered: genmode itself with its built-in components (a check cannot vouch for the code that it is part
-of), what the program registers, a distribution's dependencies, bytecode in `__pycache__`, and what runs
-before a component is asked for: `.pth` files, `sitecustomize`, import hooks. See docs/security.md.
+of), what the program registers, a distribution's dependencies, and what runs before a component is asked for:
+`.pth` files, `sitecustomize`, import hooks. See docs/security.md.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from importlib.machinery import ModuleSpec, all_suffixes
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..atomic import write_text
 from ..errors import LockError
 from .discovery import Entry
+from .fingerprint import covered, fingerprint, top
 from .identity import HOST, REGISTERED
-from .loading import describe, origin
+from .loading import origin
+from .locked_imports import Guard, guard
 
 FORMAT = 1
-_METADATA = ("METADATA", "PKG-INFO", "entry_points.txt")
 
 
 class Locked(NamedTuple):
@@ -57,6 +52,7 @@ class Lock:
     ) -> None:
         self.path, self.components, self.distributions = path, components, distributions
         self._verified: dict[str, str] = {}
+        self._guards: list[Guard] = []
         self.remedy = f"if that is what you want, review the package and run `genmode lock {path}`"
 
     @classmethod
@@ -133,14 +129,26 @@ class Lock:
             told = self._differences(entry.distribution, installed)
             more = f" ({len(told) - 1} more differ; `genmode lock --check {self.path}` lists them)" * (len(told) > 1)
             self._verified[entry.distribution] = told[0] + more if told else ""
+            if not told:
+                self._guard(entry.distribution, installed)
         if trouble := self._verified[entry.distribution]:
             raise LockError(trouble)
 
-    def _differences(self, distribution: str, installed: Iterable[Entry]) -> list[str]:
-        entries = [
+    def _named(self, distribution: str, installed: Iterable[Entry]) -> list[Entry]:
+        return [
             e for e in installed
             if e.distribution == distribution and self.components.get((e.kind, e.name)) == distribution
         ]  # fmt: skip
+
+    def _guard(self, distribution: str, installed: Iterable[Entry]) -> None:
+        entries, locked = self._named(distribution, installed), self.distributions[distribution].files
+        files = {os.path.realpath(file): locked[path] for path, file in covered(entries).items()}
+        made = Guard(distribution, self.path, files, frozenset(map(top, entries)))
+        guard(made)
+        self._guards.append(made)
+
+    def _differences(self, distribution: str, installed: Iterable[Entry]) -> list[str]:
+        entries = self._named(distribution, installed)
         if not entries:
             return []
         where = origin(entry := entries[0])
@@ -175,109 +183,6 @@ def make(path: str | os.PathLike[str], entries: Iterable[Entry]) -> Lock:
     components = {(entry.kind, entry.name): name for name, some in by_distribution.items() for entry in some}
     distributions = {n: Locked(some[0].version, fingerprint(some)) for n, some in sorted(by_distribution.items())}
     return Lock(os.path.abspath(path), components, distributions)
-
-
-def fingerprint(entries: Iterable[Entry]) -> dict[str, str]:
-    """Path -> hash of every file that counts of the one distribution that has these entries.
-
-    Raises:
-        LockError: a module of theirs is not a file on disk, or a file cannot be read.
-    """
-    entries = list(entries)
-    files = dict(_recorded(entries[0].path))
-    # Where the import system finds a module counts, also where that is not what RECORD lists.
-    for entry in entries:
-        files |= _modules(entry)
-    try:
-        return {path: _hash(file) for path, file in sorted(files.items())}
-    except OSError as error:
-        raise LockError(f"{origin(entries[0])}: a file that the lock covers cannot be read: {error}") from error
-
-
-def _recorded(metadata: str) -> Iterator[tuple[str, str]]:
-    """(path, file) of the metadata, of what RECORD lists, and of what else can be imported of its packages."""
-    import csv
-
-    root, folder = os.path.split(metadata)
-    for name in _METADATA:
-        if os.path.isfile(os.path.join(metadata, name)):
-            yield f"{folder}/{name}", os.path.join(metadata, name)
-    try:
-        with open(os.path.join(metadata, "RECORD"), encoding="utf-8", newline="") as file:
-            listed = [row[0].replace("\\", "/") for row in csv.reader(file) if row]
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    packages = {path.rpartition("/")[0] for path in listed if path.endswith("/__init__.py")}
-    for path in listed:
-        parts = path.split("/")
-        ours = not os.path.isabs(path) and ".." not in parts and "__pycache__" not in parts
-        if ours and not parts[0].endswith((".dist-info", ".egg-info")) and os.path.isfile(os.path.join(root, path)):
-            yield path, os.path.join(root, path)
-    for package in sorted(packages):
-        if package.rpartition("/")[0] not in packages and ".." not in package.split("/"):
-            yield from _importable(os.path.join(root, package), package)
-
-
-def _modules(entry: Entry) -> dict[str, str]:
-    """Path -> file of the entry's module, and of all that its outermost package holds."""
-    name = entry.value.partition("[")[0].partition(":")[0].strip()
-    files: dict[str, str] = {}
-    inside: Iterable[str] | None = None
-    parts = name.split(".")
-    for depth in range(1, len(parts) + 1):
-        spec = _spec(".".join(parts[:depth]), inside)
-        if spec is None:
-            return files  # an entry to nothing, which cannot be imported either
-        inside = spec.submodule_search_locations
-        if spec.origin is None and inside is not None:
-            continue  # a namespace package, which holds nothing of its own
-        if not spec.has_location or spec.origin is None or not os.path.isfile(spec.origin):
-            raise LockError(
-                f"{describe(entry)}: module {spec.name} is no file on the disk ({spec.origin}), so it cannot be "
-                "locked; install the distribution as plain files"
-            )
-        path = "/".join(parts[:depth])
-        if inside is None:
-            files[path + os.path.splitext(spec.origin)[1]] = spec.origin
-        elif not any(known.startswith(f"{path}/") for known in files):
-            files[f"{path}/{os.path.basename(spec.origin)}"] = spec.origin
-            for place in inside:
-                files |= dict(_importable(place, path))
-    return files
-
-
-def _spec(name: str, inside: Iterable[str] | None) -> ModuleSpec | None:
-    """Where the import system finds a module, as `importlib.util.find_spec` without importing parents."""
-    loaded = sys.modules.get(name)
-    if loaded is not None and getattr(loaded, "__spec__", None) is not None:
-        return loaded.__spec__
-    for finder in sys.meta_path:
-        spec = finder.find_spec(name, None if inside is None else list(inside))
-        if spec is not None:
-            return spec
-    return None
-
-
-def _importable(folder: str, path: str, above: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
-    """(path, file) of every file below the folder that an import could run, links followed."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    suffixes = tuple(all_suffixes())
-    for item in sorted(os.scandir(folder), key=lambda item: item.name):
-        if item.is_dir():
-            if item.name != "__pycache__":
-                yield from _importable(item.path, f"{path}/{item.name}", above | {real})
-        elif item.name.endswith(suffixes):
-            yield f"{path}/{item.name}", item.path
-
-
-def _hash(file: str) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _key(name: str) -> tuple[str, str]:

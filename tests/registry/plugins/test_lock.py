@@ -272,11 +272,11 @@ class TestFailsClosed:
         assert len(site.registry(lock=tmp_path / "a.lock", hooks="watch").hooks().origins) == 1
 
     def test_files_are_read_once_and_not_by_calls(self, site: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        import genmode.plugins.lock as module
+        import genmode.plugins.fingerprint as module
 
         read: list[str] = []
-        original = module._hash
-        monkeypatch.setattr(module, "_hash", lambda file: read.append(file) or original(file))
+        original = module.digest
+        monkeypatch.setattr(module, "digest", lambda file: read.append(file) or original(file))
         host = site.registry(lock=path)
         host.components()
         assert read == []
