@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -37,6 +39,32 @@ def test_the_text_the_mode_and_a_link(tmp_path: Path) -> None:
     assert path.read_text() == "b"
     assert path.stat().st_mode & 0o777 == 0o640
     assert sorted(os.listdir(tmp_path)) == ["a", "link"]
+
+
+def test_a_link_that_lies_in_wait_is_not_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "guessed")
+    (tmp_path / ".a.guessed.new").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        write_text(tmp_path / "a", "text")
+    assert victim.read_text() == "mine"
+    monkeypatch.undo()
+    for n in range(9):
+        (tmp_path / f".a.{os.getpid()}-{threading.get_ident() + n}.new").symlink_to(victim)
+    write_text(tmp_path / "a", "text")
+    assert (tmp_path / "a").read_text() == "text"
+    assert victim.read_text() == "mine"
+
+
+def test_a_private_file_and_a_long_name(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_text(path, "open")
+    path.chmod(0o644)
+    write_text(path, "secret", private=True)
+    assert path.stat().st_mode & 0o777 == 0o600
+    write_text(tmp_path / ("a" * 255), "text")
+    assert len(os.listdir(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

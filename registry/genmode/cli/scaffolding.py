@@ -12,7 +12,11 @@ import typer
 
 from ..contract.kinds import COMPONENT_KINDS
 from ..errors import GenmodeError, ParameterError
+from ..plugins.identity import __version__
 from .output import TracebackOption, errors_in_one_line
+
+LONGEST = 100
+"""Letters of a name, which becomes part of file names."""
 
 CALLS = {
     "strategy": 'genmode.generate(model, **inputs, strategy="@name@")',
@@ -52,19 +56,29 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
 
     Raises:
         ParameterError: there is no such kind, or the name is no plain one.
-        GenmodeError: the folder has something in it.
+        GenmodeError: the folder has something in it, or cannot be written.
     """
-    from importlib.metadata import version
-
     kinds = {one.noun: one.value for one in COMPONENT_KINDS}
     if kind not in kinds:
         raise ParameterError(f"there is no kind {kind!r}; it has to be one of {', '.join(kinds)}")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise ParameterError(f"{name!r} cannot be the name; allowed are small letters, digits and _, a letter first")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise GenmodeError(f"{str(folder)!r} is there already and not empty; give another --folder")
+    if not re.fullmatch(rf"[a-z][a-z0-9_]{{0,{LONGEST - 1}}}", name) or keyword.iskeyword(name):
+        shown = repr(name if len(name) <= LONGEST else f"{name[:LONGEST]}...")
+        allowed = f"up to {LONGEST} small letters, digits and _, a letter first"
+        raise ParameterError(f"{shown} cannot be the name; allowed are {allowed}")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise GenmodeError(f"{str(folder)!r} is there already and not empty; give another --folder")
+        return _written(kind, name, folder)
+    except OSError as error:
+        raise GenmodeError(
+            f"{str(folder)[:200]!r} cannot be written: {error.strerror}; give another --folder"
+        ) from error
+
+
+def _written(kind: str, name: str, folder: Path) -> list[Path]:
+    kinds = {one.noun: one.value for one in COMPONENT_KINDS}
     words = {
-        "use": "import genmode\n\n" + CALLS[kind], "noun": kind, "kind": kinds[kind], "version": version("genmode").rpartition(".")[0],
+        "use": "import genmode\n\n" + CALLS[kind], "noun": kind, "kind": kinds[kind], "version": __version__.rpartition(".")[0],
         "distribution": f"genmode-{name.replace('_', '-')}", "package": f"genmode_{name}",
         "class": "".join(word.capitalize() for word in name.split("_")), "name": name,
     }  # fmt: skip

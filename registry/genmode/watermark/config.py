@@ -121,7 +121,7 @@ class WatermarkingConfig:
             path: the file.
             tokenizer: the one of the model; its vocabulary's hash goes into the file, so that detection with
                 another one is refused.
-            secrets: write the key as well. Without it the file has `key_id`, which tells a wrong key.
+            secrets: write the key as well, to a file that only you may read. Without it the file has `key_id`, which tells a wrong key.
         """
         self.validate()
         data = self.to_dict(secrets)
@@ -129,7 +129,7 @@ class WatermarkingConfig:
             data["key_id"] = keys.key_id(key)
         if tokenizer is not None:
             data["tokenizer_id"] = keys.tokenizer_id(tokenizer)
-        write_text(path, json.dumps(data, indent=2) + "\n")
+        write_text(path, json.dumps(data, indent=2) + "\n", private=secrets)
 
     @classmethod
     def load(cls, path: str | Path, *, key: Any = None, key_from: str | None = None) -> WatermarkingConfig:

@@ -176,6 +176,30 @@ def test_cache_that_cannot_be_written_names_the_variable(
         demo.load_demo()
 
 
+@pytest.mark.parametrize("what", ["link", "folder"])
+def test_what_is_in_the_place_of_the_model_is_named_before_anything_is_fetched(
+    offline: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(demo, "_download", lambda work: pytest.fail("fetched"))
+    target = demo.cache_folder() / f"{demo.NAME}-{demo.GGUF_SHA256[:8]}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if what == "link":
+        target.symlink_to(target.parent / "nowhere")
+    else:
+        target.mkdir()
+    with pytest.raises(GenmodeError, match=r"leads nowhere; remove it|not the whole model; remove it"):
+        demo.load_demo()
+
+
+def test_a_cache_that_is_a_link_to_nowhere_is_named(
+    offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "at-all")
+    monkeypatch.setenv("GENMODE_CACHE", str(tmp_path / "link"))
+    with pytest.raises(GenmodeError, match=r"may lead nowhere.*set GENMODE_CACHE"):
+        demo.load_demo()
+
+
 def test_damaged_cache_is_named(offline: Path) -> None:
     demo.load_demo()
     (kept,) = offline.iterdir()
