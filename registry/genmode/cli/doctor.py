@@ -40,7 +40,8 @@ def examine(registry: Registry) -> dict[str, Any]:
     """The state of everything installed, as plain data that `json` can write.
 
     What a setting disables is not imported. `ok` is false if a package is missing, a plugin is broken or in
-    conflict, or a setting names nothing.
+    conflict, or a distribution takes a name that is not its own. `impostors` has these once more, and names that are
+    only alike.
     """
     faults: list[str] = []
     with warnings.catch_warnings(record=True) as warned:
@@ -53,7 +54,8 @@ def examine(registry: Registry) -> dict[str, Any]:
         components = [_line(info, contracts.get((info.kind, info.name))) for info in _all(registry)]
         faults += [str(fault) for fault in registry.faults()]
         shared = registry.shared_keys()
-    shadowed = registry.shadowed()
+    suspects, shadowed = registry.suspects(), registry.shadowed()
+    shared += registry.settings.by_name_alone([info.entry for info in _all(registry)])
     components += [_shadow(entry, why) for entry, why in shadowed.items()]
     # What is broken for its lock is told already.
     faults += [one for one in registry.unlocked() if not any(one in fault for fault in faults)]
@@ -66,6 +68,7 @@ def examine(registry: Registry) -> dict[str, Any]:
         "components": components,
         "faults": faults,
         "warnings": list(dict.fromkeys([*told, *shared])),
+        "impostors": suspects,
         "shadowed": list(shadowed.values()),
         "lock": registry.settings.lock or None,
     }
@@ -122,7 +125,7 @@ def _print(report: dict[str, Any]) -> None:
     out.print(table)
     if report["lock"]:
         out.print(f"lock: {report['lock']}")
-    for key in ("faults", "warnings", "shadowed"):
+    for key in ("faults", "impostors", "warnings", "shadowed"):
         for one in report[key]:
             out.print(f"{key.removesuffix('s')}: {' '.join(one.split())}")
     out.print("all is well" if report["ok"] else "something is broken; see the faults above")

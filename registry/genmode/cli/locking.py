@@ -18,14 +18,16 @@ def lock(
         str | None, typer.Argument(metavar="[FILE]", help="By default GENMODE_LOCK, else genmode.plugins.lock.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit code 1 if what is installed differs.")
+        bool,
+        typer.Option("--check", help="Write nothing; say what would be refused, and exit with 1 if anything would."),
     ] = False,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> None:
     """Write down which distribution provides which component, with the hash of every file; imports none.
 
-    What the settings in force allow is locked. Set GENMODE_LOCK=FILE to load nothing else.
+    What the settings in force allow is locked. Set GENMODE_LOCK=FILE to load nothing else. --check prints one line for each
+    difference and each component that would be refused, `differs: ...` and `refused: ...`, for a step of CI.
     """
     from ..plugins.registry import registry
 
@@ -35,19 +37,20 @@ def lock(
             from ..plugins.lock import Lock
 
             made = Lock.read(path)
-            told = registry().unlocked(made)
+            told, refused = registry().unlocked(made), registry().refused(made)
         else:
-            made, told = registry().lock(path), []
+            made, told, refused = registry().lock(path), [], []
             try:
                 made.write()
             except OSError as error:
                 raise LockError(f"{path} cannot be written: {error}; name a file in a folder that can") from error
     if as_json:
-        print_json({"lock": path, "differences": told})
+        print_json({"lock": path, "ok": not (told or refused), "differences": told, "refused": refused})
     elif check:
-        for one in told:
-            typer.echo(one)
-        typer.echo("differs" if told else "all is as locked")
+        for kind, sentences in (("differs", told), ("refused", refused)):
+            for one in sentences:
+                typer.echo(f"{kind}: {' '.join(one.split())}")
+        typer.echo("something would be refused" if told or refused else "all is as locked")
     else:
         parts = [
             f"{name} {one.version}: {len(one.files)} files, "
@@ -57,5 +60,5 @@ def lock(
         for part in parts or ["no third-party plugin may be loaded"]:
             typer.echo(part)
         typer.echo(f"written: {path}")
-    if told:
+    if told or refused:
         raise typer.Exit(FAILED)

@@ -52,7 +52,7 @@ class Lock:
     ) -> None:
         self.path, self.components, self.distributions = path, components, distributions
         self._verified: dict[str, str] = {}
-        self._guards: list[Guard] = []
+        self._guards: dict[str, Guard] = {}
         self.remedy = f"if that is what you want, review the package and run `genmode lock {path}`"
 
     @classmethod
@@ -117,22 +117,28 @@ class Lock:
         told = self.missing(installed := list(installed))
         return told + [one for name in self.distributions for one in self._differences(name, installed)]
 
+    def trouble(self, entry: Entry, installed: Iterable[Entry]) -> str:
+        """How the entry's distribution differs from the lock, in one sentence; empty if it does not. Looked at once."""
+        if entry.distribution not in self._verified:
+            told = self._differences(entry.distribution, installed)
+            more = f" ({len(told) - 1} more differ; `genmode lock --check {self.path}` lists them)" * (len(told) > 1)
+            self._verified[entry.distribution] = told[0] + more if told else ""
+        return self._verified[entry.distribution]
+
     def verify(self, entry: Entry, installed: Iterable[Entry]) -> None:
-        """Refuse an entry whose distribution differs from the lock; each is looked at once.
+        """Refuse an entry whose distribution differs from the lock, and hold what is imported of it from now on.
 
         Raises:
             LockError: naming the first difference, and how many more there are.
         """
         if entry.distribution in (HOST, REGISTERED):
             return
-        if entry.distribution not in self._verified:
-            told = self._differences(entry.distribution, installed)
-            more = f" ({len(told) - 1} more differ; `genmode lock --check {self.path}` lists them)" * (len(told) > 1)
-            self._verified[entry.distribution] = told[0] + more if told else ""
-            if not told:
-                self._guard(entry.distribution, installed)
-        if trouble := self._verified[entry.distribution]:
+        installed = list(installed)
+        if trouble := self.trouble(entry, installed):
             raise LockError(trouble)
+        if entry.distribution not in self._guards:
+            self._guards[entry.distribution] = made = self._guard(entry.distribution, installed)
+            guard(made)
 
     def _named(self, distribution: str, installed: Iterable[Entry]) -> list[Entry]:
         return [
@@ -140,12 +146,10 @@ class Lock:
             if e.distribution == distribution and self.components.get((e.kind, e.name)) == distribution
         ]  # fmt: skip
 
-    def _guard(self, distribution: str, installed: Iterable[Entry]) -> None:
+    def _guard(self, distribution: str, installed: Iterable[Entry]) -> Guard:
         entries, locked = self._named(distribution, installed), self.distributions[distribution].files
         files = {os.path.realpath(file): locked[path] for path, file in covered(entries).items()}
-        made = Guard(distribution, self.path, files, frozenset(map(top, entries)))
-        guard(made)
-        self._guards.append(made)
+        return Guard(distribution, self.path, files, frozenset(map(top, entries)))
 
     def _differences(self, distribution: str, installed: Iterable[Entry]) -> list[str]:
         entries = self._named(distribution, installed)

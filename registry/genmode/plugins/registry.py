@@ -20,6 +20,7 @@ from . import loading
 from .discovery import Entry, Fault
 from .identity import HOST, REGISTERED
 from .inventory import Inventory, Names, known_kind
+from .lookalikes import lookalikes
 from .resolution import Candidate, Key, Slot, arrange, hiding, kind_of_name, shared_key
 from .resolution import ComponentInfo as ComponentInfo
 from .settings import Settings
@@ -249,6 +250,24 @@ class Registry(Inventory):
         """Every difference between the lock (None: that in force) and what is installed; imports nothing."""
         lock = self._index().lock if lock is None else lock
         return lock.differences(self._scan().entries) if lock is not None else []
+
+    def refused(self, lock: Lock) -> list[str]:
+        """One sentence for each component that the settings would load and this lock would not; imports nothing."""
+        found, settings = self._scan(), self._settings or Settings.from_environment()
+        slots = arrange(found, map(Candidate, found.entries), replace(settings, lock="")).slots.values()
+        told: list[str] = []
+        for entry in (candidate.entry for slot in slots for candidate in slot.able):
+            reason = lock.refusal(entry)
+            if reason is None and entry.distribution != HOST:
+                reason = lock.trouble(entry, found.entries) or None
+            if reason is not None:
+                told.append(f"{loading.describe(entry)}: {reason}")
+        return told
+
+    def suspects(self) -> list[str]:
+        """One sentence for each distribution or component that is, or may be taken for, what it is not; imports nothing."""
+        found = self._index().scan
+        return [*map(str, found.impostors), *lookalikes(found.entries)]
 
     def shadowed(self) -> dict[Entry, str]:
         """Entries of distributions that another one of the same name hides, with the reason in words."""

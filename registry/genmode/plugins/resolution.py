@@ -63,8 +63,12 @@ class ComponentInfo(NamedTuple):
     @property
     def origin(self) -> str:
         """Who provides it, for messages: `dist 1.0 (file)`."""
-        entry = Entry(self.kind, self.name, self.distribution, self.version, self.value, self.path)
-        return origin(entry, self.file)
+        return origin(self.entry, self.file)
+
+    @property
+    def entry(self) -> Entry:
+        """The line of `entry_points.txt`, or what stands for it, that it was made of."""
+        return Entry(self.kind, self.name, self.distribution, self.version, self.value, self.path)
 
 
 class Candidate:

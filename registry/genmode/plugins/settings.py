@@ -134,6 +134,20 @@ class Settings:
             return reason("hooks", "the setting `hooks` does not name it, and hook plugins are switched on by name")
         return None
 
+    def by_name_alone(self, entries: Iterable[Entry]) -> list[str]:
+        """One sentence for each third party's component that `allow` or `hooks` names without its distribution."""
+        found: list[str] = []
+        for setting in ("allow", "hooks"):
+            for pattern in getattr(self, setting):
+                for entry in entries:
+                    own = entry.distribution in (HOST, REGISTERED, canonical(pattern))
+                    if not own and pattern in (entry.name, f"{entry.kind}:{entry.name}"):
+                        found.append(
+                            f"setting `{setting}`: {pattern!r} trusts whichever distribution has it, now "
+                            f"{entry.distribution}; write '{entry.distribution}:{entry.name}' to trust that one"
+                        )
+        return list(dict.fromkeys(found))
+
     def preferred(self, kind: str, name: str) -> str | None:
         """The distribution that `prefer` picks for a component, or for a key if `kind` is `parameters`."""
         bare = None if kind == "parameters" else self.prefer.get(name)

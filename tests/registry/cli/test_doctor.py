@@ -12,6 +12,7 @@ import importlib_metadata
 import pytest
 
 from genmode.plugins.registry import Registry, use
+from genmode.plugins.settings import Settings
 
 from .cli_support import run
 
@@ -53,6 +54,29 @@ class TestDoctor:
             ("broken", "broken"),
             ("old", "broken"),
         } <= states
+
+    def test_impostors_are_named_and_never_imported(self, installed: Path) -> None:
+        plugin(installed, "genmode", "greedy_search", "raise RuntimeError('must not be imported')")
+        plugin(installed, "registered", "mine", "raise RuntimeError('must not be imported')")
+        report, code = examined(installed)
+        assert (report["ok"], code) == (False, 1)
+        told = "\n".join(report["impostors"])
+        assert "genmode 1.0: it calls itself genmode, but" in told
+        assert "'registered' is a word of genmode's settings" in told
+        assert set(report["impostors"]) <= set(report["faults"])
+        assert {one["distribution"] for one in report["components"]} == {"good"}
+
+    def test_names_that_are_alike_and_trust_by_a_bare_name_are_told_of(self, installed: Path) -> None:
+        fine = "import genmode\nclass C(genmode.Strategy):\n contract_version = 1\n def decode(self, session, params): pass\n"
+        plugin(installed, "g00d", "other", fine)
+        report, code = examined(installed, allow=("fine", "g00d:other"))
+        assert (report["ok"], code) == (True, 0)
+        assert report["impostors"] == [
+            "the distributions g00d and good are easily taken for each other; are all meant?"
+        ]
+        assert report["warnings"] == [
+            "setting `allow`: 'fine' trusts whichever distribution has it, now good; write 'good:fine' to trust that one"
+        ]
 
     def test_stale_metadata_and_shared_keys_are_named(self, installed: Path, tmp_path: Path) -> None:
         key = (
@@ -98,7 +122,7 @@ def plugin(place: Path, distribution: str, component: str, code: str) -> None:
     (place / f"doctored_{distribution}.py").write_text(code)
 
 
-def examined(place: Path) -> tuple[Any, int]:
-    with use(Registry(importlib_metadata.distributions(path=[str(place)]))):
+def examined(place: Path, **settings: Any) -> tuple[Any, int]:
+    with use(Registry(importlib_metadata.distributions(path=[str(place)]), Settings(**settings))):
         result = run("doctor", "--json")
     return json.loads(result.stdout), result.exit_code

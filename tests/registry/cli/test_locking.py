@@ -39,6 +39,27 @@ class TestCommand:
         assert sum("plug/inner.py" in fault for fault in report["faults"]) == 1
         assert ran(site) == []
 
+    def test_what_would_be_refused_is_said_in_a_line_each(
+        self, site: Any, package: Path, tmp_path: Path, source: Any
+    ) -> None:
+        path = tmp_path / "a.lock"
+        assert self.run(site.registry(), "lock", str(path)).exit_code == 0
+        clean = json.loads(self.run(site.registry(lock=path), "lock", "--check", "--json", str(path)).stdout)
+        assert clean == {"lock": str(path), "ok": True, "differences": [], "refused": []}
+        site.plugin("late", "processors", "late", source("processors", "It"))
+        (package / "inner.py").write_text("")
+        result = self.run(site.registry(), "lock", "--check", str(path))
+        assert result.exit_code == 1
+        differs, refused, other, end = result.stdout.splitlines()
+        assert differs.startswith("differs: plug 1.0")
+        assert refused.startswith("refused: processor 'it' of plug 1.0")
+        assert other.startswith("refused: processor 'late' of late 1.0")
+        assert "does not name it" in other
+        assert end == "something would be refused"
+        blocked = self.run(site.registry(block="late"), "lock", "--check", "--json", str(path))
+        assert len(json.loads(blocked.stdout)["refused"]) == 1  # what a setting forbids is not asked of the lock
+        assert ran(site) == []
+
     def test_a_lock_that_is_missing_can_be_written_although_the_settings_name_it(
         self, site: Any, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
