@@ -143,7 +143,8 @@ def check_schema(schema: dict[str, Any], held: Held) -> None:
         if held.formats is not None and part.get("format", "date") not in held.formats:
             raise ValueError(f"{path} has the format {part['format']!r}; it enforces {', '.join(sorted(held.formats))}")
         if not held.escapes and any(
-            len(json.dumps(one, ensure_ascii=False)) != len(one) + 2 for one in part.get("enum", [])
+            not is_a(one, str) or len(json.dumps(one, ensure_ascii=False)) != len(one) + 2
+            for one in part.get("enum", [])
         ):
             raise ValueError(f"{path} has an enum of other than strings that JSON writes as they are")
         properties, required = part.get("properties", {}), part.get("required", [])
