@@ -1,9 +1,9 @@
 """Compiling within bounds: what a pattern counts is looked at beforehand, and what cannot be foretold runs apart.
 
 A few characters can ask for gigabytes: `((a{1000}){1000}){1000}` by what it counts, `[ab]*a[ab]{30}` by the 2^30 states of its
-automaton. llguidance bounds its own work, and xgrammar follows a pattern without building its automaton; both are fast on
-what `counted.check_size` lets through. outlines-core and lm-format-enforcer build the automaton, so they try it in a process of its
-own (`worker`) that has `SECONDS` of the processor and `MEGABYTES` of memory.
+automaton. llguidance bounds its own work (a row then ends with an error), and xgrammar follows a pattern without building
+its automaton; both are fast on what `counted.check_size` lets through. outlines-core and lm-format-enforcer build the
+automaton, so they try it in a process of its own (`worker`) that has `SECONDS` of the processor and `MEGABYTES` of memory.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counted import check_size
 from .exact import closed, dated, spelled, subschemas
 from .gbnf import plain
 from .matchers import Vocabulary, Words, mask_of
@@ -114,6 +115,7 @@ class Compiler:
     def _source(self, wanted: Wanted, whitespace: bool) -> Any:
         new = llguidance.LLMatcher
         if wanted.kind == "regex":
+            check_size(wanted.text)  # far beyond, its own bounds end the decoding
             return new.grammar_from_regex(wanted.text)
         if wanted.kind == "json_schema":
             check_exact(wanted.schema)
