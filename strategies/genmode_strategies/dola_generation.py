@@ -81,12 +81,18 @@ class DolaGeneration(genmode.Strategy):
                 + ("has no output embeddings" if head is None else "is an encoder-decoder model")
             )
         config = model.config.get_text_config()
-        tied = bool(config.tie_word_embeddings)
+        tied = bool(getattr(config, "tie_word_embeddings", False))
         layers = candidate_layers(params.dola_layers, config.num_hidden_layers, tied)
-        place = next(head.parameters()).device
+        weight = next(head.parameters())
+        place, size = weight.device, weight.shape[-1]
         for step in session.steps():
             states = step.outputs.hidden_states
             hidden = torch.stack([states[layer][:, -1].to(place) for layer in layers])  # [layers, rows, size]
+            if hidden.shape[2:] != (size,):
+                raise genmode.UnsupportedError(
+                    f"DoLa reads the next token off each layer by the model's head, which takes {size} numbers a token; "
+                    f"layers of {type(model).__name__} have {tuple(hidden.shape[2:])}"
+                )
             early = head(hidden).to(session.device)  # [layers, rows, vocab]
             step.scores = step.process(session.replay(contrast, step.log_probabilities, early))
             step.commit(step.sample() if params.do_sample else step.best())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,6 +126,30 @@ class TestBadInput:
         model.get_output_embeddings = lambda: None
         with pytest.raises(genmode.UnsupportedError, match="output embeddings"):
             genmode.generate(model, **prompt("llama", 1), **FLAGS)
+
+    @pytest.mark.parametrize("more", [(), (3,)], ids=["of another size", "of several parts"])
+    def test_layers_that_do_not_fit_the_head(self, more: tuple[int, ...]) -> None:
+        """As Electra's, whose head reads something smaller, and Gemma 3n's, which has several states a token."""
+        model = fresh("llama")
+        plain = model.forward
+
+        def other(**given: Any) -> Any:
+            output = plain(**given)
+            output.hidden_states = tuple(one.new_zeros(*one.shape[:2], *more, 16) for one in output.hidden_states)
+            return output
+
+        model.forward = other
+        with pytest.raises(genmode.UnsupportedError, match="takes 32 numbers a token; layers of LlamaForCausalLM have"):
+            genmode.generate(model, **prompt("llama", 1), **FLAGS)
+
+    def test_a_config_that_says_nothing_of_tied_embeddings_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = fresh("llama")
+        wanted = genmode.generate(model, **prompt("llama", 1), **FLAGS)
+        silent = SimpleNamespace(num_hidden_layers=2)  # as Inkling's
+        monkeypatch.setattr(
+            type(model.config), "get_text_config", lambda self, **kwargs: silent if not kwargs else self
+        )
+        assert torch.equal(genmode.generate(model, **prompt("llama", 1), **FLAGS), wanted)
 
     def test_beams_contradict_it(self) -> None:
         with pytest.raises(genmode.ParameterError, match="num_beams"):
