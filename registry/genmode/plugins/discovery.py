@@ -54,10 +54,11 @@ def scan(distributions: Iterable[Any]) -> Scan:
             faults.append(_unreadable(distribution, error))
     trusted, impostors = without_impostors(found)
     kept, hidden = unique(trusted)
-    kept, unclear = without_twins(kept, hidden)
+    clear, unclear = without_twins(kept, hidden)
+    hidden += [metadata for metadata in kept if metadata not in clear]
     faults += [*impostors, *unclear]
     entries: list[Entry] = []
-    for metadata in kept:
+    for metadata in clear:
         if metadata.text:
             ours, wrong = parse(metadata)
             entries += ours

@@ -204,7 +204,7 @@ def arrange(scan: Scan, candidates: Iterable[Candidate], settings: Settings, loc
     for candidate in candidates:
         by_key.setdefault((candidate.entry.kind, candidate.entry.name), []).append(candidate)
     entries = [candidate.entry for some in by_key.values() for candidate in some]
-    unclear = settings.unclear(entries, scan.names)
+    unclear = settings.unclear(entries, scan.names, scan.shadowed)
     index = Index(scan, settings, {key: Slot(by_key[key], settings, lock, unclear) for key in sorted(by_key)}, lock)
     index.unclear = unclear
     return index

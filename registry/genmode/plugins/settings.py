@@ -81,22 +81,30 @@ class Settings:
             lock=environ.get("GENMODE_LOCK", ""),
         )
 
-    def unclear(self, entries: Iterable[Entry], distributions: Iterable[str] = ()) -> dict[tuple[str, str], str]:
+    def unclear(
+        self, entries: Iterable[Entry], distributions: Iterable[str] = (), hidden: Iterable[Entry] = ()
+    ) -> dict[tuple[str, str], str]:
         """(setting, pattern) -> a sentence, for each pattern of `allow` and `hooks` that has several meanings.
 
         Args:
             entries: everything that is installed or registered.
             distributions: names of all distributions, also of those that offer nothing.
+            hidden: what is not to be had, and is meant by a name nevertheless: hiding it must not give the name to another.
         """
-        entries, distributions = tuple(entries), frozenset(distributions)
+        entries, distributions, hidden = tuple(entries), frozenset(distributions), tuple(hidden)
         found: dict[tuple[str, str], str] = {}
         for setting in ("allow", "hooks"):
             for pattern in getattr(self, setting):
-                read = [e for e in entries if matches(pattern, e) and (setting == "allow" or e.kind == Kind.HOOKS)]
+                read = [
+                    e
+                    for e in (*entries, *hidden)
+                    if matches(pattern, e) and (setting == "allow" or e.kind == Kind.HOOKS)
+                ]
                 meant = {f"{e.distribution}:{e.name}": e.distribution for e in read}
                 names = {(e.kind, e.name) for e in read}
                 homes = set(meant.values()) | ({canonical(pattern)} & distributions)
-                one_name = len(names) == 1 and canonical(pattern) not in homes  # a conflict, which `prefer` can settle
+                here = homes <= {e.distribution for e in read if e not in hidden}
+                one_name = len(names) == 1 and here  # a conflict of components, which `prefer` can settle
                 if len(homes) > 1 and not one_name:
                     ways = [f"{home}:*" for home in homes if home == canonical(pattern)]
                     ways += [way for way, home in meant.items() if home != canonical(pattern)]

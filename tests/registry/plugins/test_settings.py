@@ -115,6 +115,14 @@ def test_a_name_of_two_distributions_in_different_kinds_allows_neither_and_block
     assert allowed(Settings(block=("good-dist",)), GOOD, EVIL) == []
 
 
+def test_what_is_hidden_keeps_its_names() -> None:
+    taker = entry("good", "evil-dist")
+    for hidden in ((GOOD,), (WATCHER, GOOD)):
+        assert ("allow", "good") in Settings(allow=("good",)).unclear([taker], ["evil-dist"], hidden)
+    assert Settings(allow=("good",)).unclear([GOOD, taker]) == {}  # a conflict, which says so itself
+    assert Settings(allow=("good",)).unclear([GOOD], ["good-dist"], [GOOD._replace(version="0.9")]) == {}
+
+
 def test_what_is_unclear_is_said_with_each_reading() -> None:
     settings = Settings(allow=("good-dist",))
     (why,) = settings.unclear([GOOD, EVIL]).values()
