@@ -17,6 +17,14 @@ PACKAGES = {
 MOST = 400
 """Lines of a module of tests, or of helpers for them."""
 
+# What is about no one module of the three packages, and lies in a folder of its own.
+APART: Mapping[str, str] = {
+    "docs": "the pages, and what they say of the code",
+    "interoperation": "other libraries that call genmode",
+    "plugins_example": "the example plugins as wheels",
+    "security": "the threat model of docs/security.md, a test for each line of it, across all rooms",
+}
+
 # What is about several modules of its room, or about how they go together.
 ACROSS: Mapping[str, tuple[str, ...]] = {
     "registry": ("bad_input", "device_path", "imports", "layers", "memory", "robustness", "smollm2", "tree"),
@@ -66,6 +74,11 @@ def test_what_is_about_several_modules_is_there_and_named_like_none(room: str) -
     named = {name for module in MODULES if room_of(module) == room for name in subjects(module)}
     assert set(ACROSS[room]) <= named
     assert not [name for name in ACROSS[room] if (package_of(room) / f"{name}.py").exists()]
+
+
+def test_every_folder_is_a_packages_or_says_what_it_is_about() -> None:
+    folders = {path.name for path in TESTS.iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
+    assert folders == PACKAGES.keys() | APART.keys()
 
 
 def test_none_is_long() -> None:
