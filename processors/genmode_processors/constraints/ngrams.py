@@ -31,6 +31,9 @@ from ..encoder_tokens import encoder_tokens, from_call
 from ..order import preceding
 from ..row_ops import columns, expand_rows, forbid, lower, padded, shortest
 
+LONGEST = 100_000
+"""Tokens of an n-gram of the encoder's input; transformers' processor, which is made first, takes time for each."""
+
 
 def matching(columns: Sequence[Tensor], end: Tensor) -> Tensor:
     """Which windows begin with `end`.
@@ -116,7 +119,7 @@ class EncoderNoRepeatNgram(genmode.LogitsProcessor, genmode.StandIn):
 
     class Params(genmode.Params):
         encoder_no_repeat_ngram_size: int = Field(
-            0, ge=0, description="n-grams of this size in the input do not occur in the output; 0 is off"
+            0, ge=0, le=LONGEST, description="n-grams of this size in the input do not occur in the output; 0 is off"
         )
 
     _limits: Begun[tuple[Tensor, Tensor]] = Begun()  # -inf and +inf, on the device

@@ -20,6 +20,11 @@ from .flag_values import Flags
 
 WHOLE = ("num_beams", "num_return_sequences", "max_new_tokens", "max_length", "min_new_tokens", "min_length")
 """Flags that are whole numbers, and that transformers does not check."""
+SWITCHES = (
+    "do_sample", "use_cache", "token_healing", "low_memory", "use_mtp", "return_dict_in_generate", "output_scores",
+    "output_logits", "output_attentions", "output_hidden_states",
+)  # fmt: skip
+"""Flags that are on or off: of another value one reader finds that it is no `False`, and the next that it is false."""
 
 
 def check_objects(generation_config: Any, streamer: Any, cancel: Any) -> None:
@@ -55,8 +60,9 @@ def check_flags(flags: Flags, host: Registry) -> None:
             raise ParameterError(f"num_beams={value!r}: give 1 for no beams, or more")
         if number >= 2**31:
             raise ParameterError(f"{key}={value!r} is more than any call can use; give less than 2**31")
-    if not isinstance(flags["do_sample"], (bool, type(None))):
-        raise ParameterError(f"do_sample={flags['do_sample']!r}: give True or False")
+    for key in SWITCHES:
+        if not isinstance(flags[key], (bool, type(None))):
+            raise ParameterError(f"{key}={flags[key]!r}: give True or False")
     if not isinstance(flags["max_time"], (int, float, type(None))):
         raise ParameterError(f"max_time={flags['max_time']!r} is no number of seconds")
     servers = flag_servers((*host.own(Kind.PROCESSORS), *host.own(Kind.CRITERIA)))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import genmode
+from genmode.call.inputs import SWITCHES
 from genmode.plugins.parameters import flag_defaults
 from genmode.testing.harness.models import prompt, tiny, tokenizer
 
@@ -105,3 +106,15 @@ class TestLimitsOfTheTemperature:
         finally:
             model.float()
         assert set(found) == allowed
+
+
+@pytest.mark.parametrize("key", SWITCHES)
+@pytest.mark.parametrize("value", [0, 1, (), "yes", 0.5])
+def test_switches_are_true_or_false(key: str, value: Any) -> None:
+    with pytest.raises(genmode.ParameterError, match=f"{key}=.*give True or False"):
+        genmode.generate(tiny("llama"), **ONE, max_new_tokens=2, **{key: value})
+
+
+def test_an_n_gram_that_no_input_has_takes_no_time() -> None:
+    with pytest.raises(genmode.ParameterError, match="encoder_no_repeat_ngram_size=2147483648 is not allowed"):
+        genmode.generate(tiny("llama"), **ONE, max_new_tokens=2, encoder_no_repeat_ngram_size=2**31)
