@@ -103,7 +103,7 @@ class SideModel:
 
 
 def _check(
-    state: DecodeState, model: Any, input_ids: Tensor, attention_mask: Tensor | None, own_context: bool
+    state: DecodeState, model: Any, input_ids: Any, attention_mask: Any, own_context: bool
 ) -> None:  # fmt: skip
     """Raises ParameterError if the model or the context cannot stand beside the session's."""
     name = type(model).__name__
@@ -126,6 +126,12 @@ def _check(
             f"{name} is an encoder-decoder model, and a second context of decoder tokens does not go beside what its "
             "encoder reads; leave the context out, or take a decoder-only model"
         )
+    if not isinstance(input_ids, Tensor) or input_ids.is_floating_point() or input_ids.is_complex():
+        kind = input_ids.dtype if isinstance(input_ids, Tensor) else type(input_ids).__name__
+        raise ParameterError(f"the tokens of a second context are of {kind}; give a tensor of ids, [rows or 1, length]")
+    if attention_mask is not None and not isinstance(attention_mask, Tensor):
+        kind = type(attention_mask).__name__
+        raise ParameterError(f"the attention mask of a second context is of {kind}; give a tensor as its tokens are")
     if input_ids.dim() != 2 or input_ids.shape[0] not in (1, state.num_inputs, state.rows):
         raise ParameterError(
             f"a second context has the shape {list(input_ids.shape)} for {state.num_inputs} inputs; give one row for "

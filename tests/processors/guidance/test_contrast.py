@@ -381,3 +381,15 @@ def test_names() -> None:
     )
     assert DExperts().params.expert_alpha == 1.0
     assert ClassifierFreeGuidance().params.guidance_scale == 1.0
+
+
+@pytest.mark.parametrize("given", [5, "5", [[5]], torch.tensor([[0.5]])], ids=repr)
+@pytest.mark.parametrize("key", ["context_free_ids", "negative_prompt_ids"])
+def test_a_context_that_is_no_tensor_of_tokens(key: str, given: Any) -> None:
+    more = {"guidance_scale": 2.0} if key == "negative_prompt_ids" else {}
+    with pytest.raises(genmode.ParameterError, match="give a tensor of ids"):
+        genmode.generate(tiny("llama"), torch.tensor(PROMPTS[1:2]), max_new_tokens=2, **{key: given}, **more)
+    if not isinstance(given, torch.Tensor):
+        more |= {key: torch.tensor([[5]]), key.replace("_ids", "_attention_mask"): given}
+        with pytest.raises(genmode.ParameterError, match="give a tensor as its tokens are"):
+            genmode.generate(tiny("llama"), torch.tensor(PROMPTS[1:2]), max_new_tokens=2, **more)
