@@ -84,10 +84,11 @@ class DolaGeneration(genmode.Strategy):
         tied = bool(getattr(config, "tie_word_embeddings", False))
         layers = candidate_layers(params.dola_layers, config.num_hidden_layers, tied)
         weight = next(head.parameters())
-        place, size = weight.device, weight.shape[-1]
+        size = weight.shape[-1]
         for step in session.steps():
             states = step.outputs.hidden_states
-            hidden = torch.stack([states[layer][:, -1].to(place) for layer in layers])  # [layers, rows, size]
+            # with the weight's dtype too: Mamba keeps its hidden states in float32
+            hidden = torch.stack([states[layer][:, -1].to(weight) for layer in layers])  # [layers, rows, size]
             if hidden.shape[2:] != (size,):
                 raise genmode.UnsupportedError(
                     f"DoLa reads the next token off each layer by the model's head, which takes {size} numbers a token; "

@@ -111,6 +111,20 @@ def test_it_streams() -> None:
     assert pieces == genmode.generate(tiny("llama"), **inputs, **FLAGS)[0, inputs["input_ids"].shape[1] :].tolist()
 
 
+@pytest.mark.filterwarnings("ignore:dola_layers is used with:UserWarning")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_hidden_states_of_another_dtype_than_the_head(dtype: torch.dtype) -> None:
+    model = fresh("mamba").to(dtype)
+    with torch.no_grad():
+        state = model(**prompt("mamba", 1), output_hidden_states=True).hidden_states[0]
+    assert state.dtype != dtype  # else this shows nothing
+    early = model.get_output_embeddings()(state[:, -1].to(dtype))
+    logits = model(**prompt("mamba", 1)).logits[:, -1].float()
+    expected = contrast(logits.log_softmax(-1), early[None]).argmax(-1)
+    found = genmode.generate(model, **prompt("mamba", 1), dola_layers=[0], max_new_tokens=1)
+    assert found[:, -1].tolist() == expected.tolist()
+
+
 class TestBadInput:
     @pytest.mark.parametrize("layers", [[], [-1], "middle", [7]])
     def test_layers(self, layers: Any) -> None:

@@ -97,7 +97,7 @@ def _shortened(model: Any, count: int) -> Any:
     text = config.get_text_config(decoder=True)
     configs[id(model.config.get_text_config(decoder=True))] = text
     text.num_hidden_layers = count
-    kinds = getattr(text, "layer_types", None)
+    kinds = vars(text).get("layer_types")  # where it is a property, as Mamba's, it follows the number of layers
     if kinds is not None:
         text.layer_types = list(kinds)[:count]
     below: nn.Module = nn.ModuleList(list(path[-1][1].children())[:count])

@@ -32,3 +32,11 @@ def test_first_layers_of_a_model_that_has_changed() -> None:
     assert first_layers(model, 1) is not short
     genmode.attach(model)
     assert "generate" not in vars(first_layers(model, 1))
+
+
+def test_a_config_that_tells_its_layers_by_a_property() -> None:
+    model, tokens = tiny("mamba"), ids(2, 7)
+    short = first_layers(model, 1)
+    assert (len(short.backbone.layers), len(model.backbone.layers)) == (1, 2)
+    with pytest.raises(genmode.UnsupportedError, match="MambaForCausalLM cannot go back"):
+        genmode.generate(model, tokens, use_cache=False, max_new_tokens=6, assistant_early_exit=1)
