@@ -105,9 +105,7 @@ def _subject(call: Call) -> str:
 def _values(call: Call, found: Outcome) -> str:
     """No NaN, no token outside of the vocabulary, none that was banned or has the score -inf."""
     tokens = found.tokens
-    # transformers fills up beams with -1 where a call has no end of sequence and padding is 0
-    least = -1 if call.of_stock and call.keys.get("num_beams", 1) != 1 else 0
-    if bool(((tokens < least) | (tokens >= VOCAB)).any()):
+    if bool(((tokens < 0) | (tokens >= VOCAB)).any()):
         return f"a token outside of the vocabulary: {tokens.tolist()}"
     for name in ("scores", "logits"):
         if any(bool(one.isnan().any()) for one in found.recorded(name)):
@@ -231,6 +229,8 @@ def _stock(call: Call, first: Outcome) -> str:
     theirs = stock(call)
     if theirs.error is not None:
         return ""
+    if call.keys.get("num_beams", 1) != 1:  # transformers fills up beams that a criterion ends with -1
+        theirs.tokens[theirs.tokens == -1] = next(iter(_numbers(call.keys.get("pad_token_id"))), PAD)
     return _differ(first, theirs)
 
 
