@@ -31,7 +31,8 @@ class BeamParams(genmode.Params):
     """Parameters of beam search."""
 
     num_beams: int = Field(4, ge=2, description="hypotheses kept open for each input")
-    length_penalty: float = Field(1.0, description="exponent of the length by which scores are divided")
+    # within these, the power of no length that fits into memory overflows
+    length_penalty: float = Field(1.0, ge=-32, le=32, description="exponent of the length by which scores are divided")
     early_stopping: bool | str = Field(
         False, description="True: stop at num_beams results; False: when improvement is unlikely; 'never': impossible"
     )

@@ -118,3 +118,14 @@ def test_switches_are_true_or_false(key: str, value: Any) -> None:
 def test_an_n_gram_that_no_input_has_takes_no_time() -> None:
     with pytest.raises(genmode.ParameterError, match="encoder_no_repeat_ngram_size=2147483648 is not allowed"):
         genmode.generate(tiny("llama"), **ONE, max_new_tokens=2, encoder_no_repeat_ngram_size=2**31)
+
+
+@pytest.mark.parametrize("strategy", ["beam_search", "beam_sample", "group_beam_search", "constrained_beam_search"])
+def test_a_length_penalty_whose_powers_are_numbers(strategy: str) -> None:
+    more: dict[str, Any] = {"force_words_ids": [[7]]} if strategy == "constrained_beam_search" else {}
+    call = {**ONE, **more, "strategy": strategy, "max_new_tokens": 4}
+    for penalty in (1e300, -1e300, 33.0):
+        with pytest.raises(genmode.ParameterError, match=r"length_penalty=.* is not allowed"):
+            genmode.generate(tiny("llama"), **call, length_penalty=penalty)
+    for penalty in (-32.0, 32.0):
+        assert genmode.generate(tiny("llama"), **call, length_penalty=penalty, seed=1).shape[1] == 13
