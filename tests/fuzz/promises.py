@@ -241,7 +241,7 @@ def _stated_to_differ(call: Call) -> bool:
     padded = call.lengths is not None and len(set(call.lengths)) > 1
     return (
         (drafts and "do_sample" in keys)
-        or ("guidance_scale" in keys and (drafts or call.keys.get("num_beams", 1) != 1))
+        or ("guidance_scale" in keys and drafts)
         or (padded and not keys.isdisjoint(READ_PADDING))
         or "token_healing" in keys
     )
