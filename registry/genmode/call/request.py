@@ -84,6 +84,8 @@ def build(
         check_given(mark)
     check_objects(generation_config, streamer, cancel)
     assistant, assistant_tokenizer = kwargs.pop("assistant_model", None), kwargs.pop("assistant_tokenizer", None)
+    if assistant is not None and not hasattr(assistant, "config"):
+        raise ParameterError(f"assistant_model is a {type(assistant).__name__}; load it and give a transformers model")
     synced = kwargs.pop("synced_gpus", None)
     own = {key: kwargs.pop(key) for key in OWN_ARGUMENTS if key in kwargs}
     naming = {"strategy": strategy, "processors": processors, "criteria": criteria, "watermark": watermark}
