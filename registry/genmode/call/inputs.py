@@ -18,7 +18,15 @@ from ..plugins.parameters import check_params, flag_defaults
 from ..plugins.registry import Registry
 from .flag_values import Flags
 
-WHOLE = ("num_beams", "num_return_sequences", "max_new_tokens", "max_length", "min_new_tokens", "min_length")
+WHOLE = (
+    "num_beams",
+    "num_return_sequences",
+    "max_new_tokens",
+    "max_length",
+    "min_new_tokens",
+    "min_length",
+    "prefill_chunk_size",
+)
 """Flags that are whole numbers, and that transformers does not check."""
 SWITCHES = (
     "do_sample", "use_cache", "token_healing", "low_memory", "use_mtp", "return_dict_in_generate", "output_scores",

@@ -136,3 +136,9 @@ def test_a_length_penalty_whose_powers_are_numbers(strategy: str) -> None:
 def test_an_assistant_that_is_no_model(strategy: str | None, given: Any) -> None:
     with pytest.raises(genmode.ParameterError, match=f"assistant_model is a {type(given).__name__}; load it"):
         genmode.generate(tiny("llama"), **ONE, max_new_tokens=2, strategy=strategy, assistant_model=given)
+
+
+@pytest.mark.parametrize("value", [0.5, "5", {}, torch.zeros(0, dtype=torch.long)], ids=repr)
+def test_a_chunk_of_the_prompt_is_a_whole_number(value: Any) -> None:
+    with pytest.raises(genmode.ParameterError, match=r"prefill_chunk_size=.* is no whole number"):
+        genmode.generate(tiny("llama"), **ONE, max_new_tokens=2, prefill_chunk_size=value)
