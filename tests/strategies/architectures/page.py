@@ -24,7 +24,8 @@ in float32 on the CPU: {built} of {all} can be made so. Each decodes three promp
 genmode: greedy search, three beams, and sampling behind the same `torch.manual_seed`, once with rows of equal length and
 once with one that is padded on the left; then greedy search with drafts of `prompt_lookup`, beside greedy search without.
 
-- **same**: token by token.
+- **same**: token by token; or up to two tokens whose scores lie within 1e-5 of the largest, where rounding decides.
+- **works here**: transformers' own call fails.
 - **refused**: genmode says so before it returns a token, with the reason; see [the reasons](#what-the-refusals-say).
 - **fails in transformers too**: the model needs more than text, or is at fault itself.
 
@@ -82,7 +83,7 @@ def short(name: str, outcome: Outcome) -> str:
         return "refused: " + re.split(r"[:;,]", reason)[0].removeprefix("it ")
     if outcome.verdict == "both fail":
         return f"{FAILS}: " + reason[:60].rsplit(" ", 1)[0]
-    return "same" if outcome.verdict == "near tie" else outcome.verdict
+    return {"near tie": "same", "works": "works here"}.get(outcome.verdict, outcome.verdict)
 
 
 def write(rows: list[Row], refusals: dict[str, str]) -> None:

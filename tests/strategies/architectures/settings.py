@@ -16,7 +16,8 @@ SMALL: dict[str, Any] = {
     "moe_intermediate_size": 32, "n_group": 1, "topk_group": 1, "initializer_range": 0.2, "pad_token_id": 0,
     "bos_token_id": 1, "eos_token_id": 2, "sliding_window": 16, "q_lora_rank": 32, "kv_lora_rank": 32,
     "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "index_topk": 8, "index_head_dim": 16,
-    "index_n_heads": 4,
+    "index_n_heads": 4, "linear_head_dim": 16, "linear_num_heads": 4, "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
 }  # fmt: skip
 
 _LATENT = {"head_dim": 8, "num_key_value_heads": 4}
@@ -56,7 +57,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "FalconH1ForCausalLM": {**_STATES, **_DEFAULT_KINDS, "mamba_d_ssm": 128},
     "GPTNeoForCausalLM": {"attention_types": [[["global", "local"], 2]], "window_size": 16},
     "Gemma3nForCausalLM": {"num_kv_shared_layers": 2, "vocab_size_per_layer_input": 64},
-    "Gemma4ForCausalLM": _GEMMA_4,
+    "Gemma4ForCausalLM": {**_GEMMA_4, "num_kv_shared_layers": 2},
     "Gemma4ForConditionalGeneration": {"text_config": _GEMMA_4},
     "Gemma4UnifiedForCausalLM": _GEMMA_4,
     "Gemma4UnifiedForConditionalGeneration": {"text_config": _GEMMA_4},
@@ -64,7 +65,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "GlmMoeDsaForCausalLM": _LATENT,
     "GraniteMoeHybridForCausalLM": {**_STATES, "layer_types": ["linear_attention", "full_attention"] * 2},
     "JambaForCausalLM": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 8},
-    "KimiLinearForCausalLM": {**_LATENT, "linear_head_dim": 16, "linear_num_heads": 4},
+    "KimiLinearForCausalLM": _LATENT,
     "Lfm2ForCausalLM": {"layer_types": ["conv", "full_attention"] * 2},
     "Lfm2MoeForCausalLM": {"layer_types": ["conv", "full_attention"] * 2},
     "LongcatFlashForCausalLM": {**_LATENT, "zero_expert_num": 2},
@@ -78,8 +79,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "Qwen4ExpForCausalLM": {
         "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 8,
-        "indexer_compress_ratio": 2, "hc_lowrank": 8, "ple_embed_dim": 64, "linear_key_head_dim": 16,
-        "linear_value_head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "indexer_compress_ratio": 2, "hc_lowrank": 8, "ple_embed_dim": 64,
         "shared_expert_intermediate_size": 32,
     },
     "RecurrentGemmaForCausalLM": {**_DEFAULT_KINDS, "lru_width": 64},
