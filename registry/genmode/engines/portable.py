@@ -170,13 +170,14 @@ class PortableEngine:
                 parts.append((self.forward(tokens[:, candidate : candidate + 1]), last_hidden(self.outputs)))
                 self.rewind(1)
             self._again = tokens
-            states = [state for _, state in parts if state is not None]
+            states = [state[:, -1:] for _, state in parts if state is not None]
             return torch.cat([logits for logits, _ in parts], 1), torch.cat(states, 1) if states else None
         self._again = None
         self.select(torch.arange(rows, device=tokens.device).repeat_interleave(count), False)
         logits = self.forward(tokens.reshape(-1, 1))
         hidden = last_hidden(self.outputs)
-        return logits.view(rows, count, -1), None if hidden is None else hidden.view(rows, count, -1)
+        # without a cache a forward returns states of the whole text
+        return logits.view(rows, count, -1), None if hidden is None else hidden[:, -1].reshape(rows, count, -1)
 
     def _prompt_kept(self) -> bool:
         """Whether the cache can forget a token, so that candidates may be run one after the other."""

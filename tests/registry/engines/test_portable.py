@@ -159,3 +159,10 @@ def test_layers_that_read_the_keys_of_others_draft() -> None:
     with genmode.trace() as traced:
         assert torch.equal(genmode.generate(model, tokens, **flags, **drafts), stock)
     assert traced.calls[0].steps < 16  # some were right
+
+
+def test_candidates_of_a_model_without_a_cache() -> None:
+    """A forward returns the states of the whole text then, of which a candidate's is the last."""
+    flags: dict[str, Any] = {**prompt("llama", 2), "max_new_tokens": 6, "penalty_alpha": 0.6, "top_k": 4}
+    cached = genmode.generate(fresh("llama"), **flags)
+    assert torch.equal(genmode.generate(fresh("llama"), **flags, use_cache=False), cached)
