@@ -87,6 +87,11 @@ class DolaGeneration(genmode.Strategy):
         size = weight.shape[-1]
         for step in session.steps():
             states = step.outputs.hidden_states
+            if max(layers) >= len(states):
+                raise genmode.UnsupportedError(
+                    f"DoLa contrasts layer {max(layers)}, and {type(model).__name__} returns hidden states of "
+                    f"{len(states) - 1} layers; give dola_layers below that"
+                )
             # with the weight's dtype too: Mamba keeps its hidden states in float32
             hidden = torch.stack([states[layer][:, -1].to(weight) for layer in layers])  # [layers, rows, size]
             if hidden.shape[2:] != (size,):

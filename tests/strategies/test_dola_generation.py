@@ -156,6 +156,21 @@ class TestBadInput:
         with pytest.raises(genmode.UnsupportedError, match="takes 32 numbers a token; layers of LlamaForCausalLM have"):
             genmode.generate(model, **prompt("llama", 1), **FLAGS)
 
+    def test_a_model_that_returns_fewer_layers_than_it_says(self) -> None:
+        model = fresh("llama")
+        plain = model.forward
+
+        def fewer(**given: Any) -> Any:
+            output = plain(**given)
+            output.hidden_states = output.hidden_states[:1]
+            return output
+
+        model.forward = fewer
+        with pytest.raises(
+            genmode.UnsupportedError, match="contrasts layer 1, and LlamaForCausalLM returns hidden states"
+        ):
+            genmode.generate(model, **prompt("llama", 1), **{**FLAGS, "dola_layers": [1]})
+
     def test_a_config_that_says_nothing_of_tied_embeddings_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model = fresh("llama")
         wanted = genmode.generate(model, **prompt("llama", 1), **FLAGS)
