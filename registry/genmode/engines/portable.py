@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import GenmodeError, UnsupportedError
 from ..hf import caches, generate
-from .outputs import all_picked, join_outputs, last_hidden, pick_outputs
+from .outputs import alike, all_picked, join_outputs, last_hidden, pick_outputs
 
 _NO_DRAFTS = "use a strategy without drafting, such as 'greedy_search' or 'sample'"
 _compared_models: WeakKeyDictionary[Any, set[bool]] = WeakKeyDictionary()
@@ -285,12 +285,3 @@ class PortableEngine:
 
     def close(self) -> None:
         self._alone = []
-
-
-def alike(together: Tensor, apart: Tensor) -> bool:
-    """Whether two logits `[rows, tokens, vocab]` are the same but for rounding: nowhere further apart than a fiftieth of
-    their standard deviation, in half precision a half of it.
-    """
-    most = 0.02 if apart.dtype == torch.float32 else 0.5
-    together, apart = together.float(), apart.float()
-    return bool((together - apart).abs().max() <= most * apart.std(-1).mean())

@@ -131,7 +131,11 @@ def test_a_length_penalty_whose_powers_are_numbers(strategy: str) -> None:
         assert genmode.generate(tiny("llama"), **call, length_penalty=penalty, seed=1).shape[1] == 13
 
 
-@pytest.mark.parametrize("given", [True, "a name", torch.zeros(0, dtype=torch.long), object()], ids=["a switch", "a name", "a tensor", "an object"])
+@pytest.mark.parametrize(
+    "given",
+    [True, "a name", torch.zeros(0, dtype=torch.long), object()],
+    ids=["a switch", "a name", "a tensor", "an object"],
+)
 @pytest.mark.parametrize("strategy", [None, "assisted_generation", "sample"])
 def test_an_assistant_that_is_no_model(strategy: str | None, given: Any) -> None:
     with pytest.raises(genmode.ParameterError, match=f"assistant_model is a {type(given).__name__}; load it"):

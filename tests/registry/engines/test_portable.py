@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 import genmode
-from genmode.engines.portable import alike
+from genmode.engines.outputs import alike
 from genmode.testing.harness.models import fresh, ids, near, prompt, tiny
 
 SIZES: dict[str, Any] = {
