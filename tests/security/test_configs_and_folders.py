@@ -88,14 +88,14 @@ def test_code_in_a_model_folder_is_not_run_by_a_call(tmp_path: Path) -> None:
 def test_a_model_folders_config_is_a_config(site: Any, tmp_path: Path) -> None:
     site.plugin("plug", "strategies", "it", TRACE + "raise RuntimeError")
     tiny("llama").save_pretrained(tmp_path)
-    path = tmp_path / "generation_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "strategy": "it", "max_new_tokens": 2}))
+    written(tmp_path, strategy="it", max_new_tokens=2)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     registry = Registry(
         [*importlib_metadata.distributions(name="genmode"), *site.distributions()], genmode.Settings(none=True)
     )
     with use(registry):
-        assert genmode.explain(model, PROMPT).strategy == "greedy_search"  # transformers drops what it does not know
+        with pytest.raises(genmode.DisabledError, match="`none` is set"):
+            genmode.generate(model, PROMPT)
         with pytest.raises(genmode.DisabledError, match="`none` is set"):
             model.generation_config = genmode.GenerationConfig.from_pretrained(tmp_path)
     assert not list(site.folder.glob("*.ran"))
