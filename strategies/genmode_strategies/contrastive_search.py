@@ -46,14 +46,6 @@ class ContrastiveSearch(genmode.Strategy):
         top_k: int = Field(4, ge=1, description="candidates for each token")
         low_memory: bool = Field(False, description="run candidates one by one rather than on copies")
 
-    @classmethod
-    def validate(cls, params: Any, call: Mapping[str, Any]) -> None:
-        if call["use_cache"] is False:
-            raise genmode.ParameterError(
-                "contrastive search reads each token's hidden state once, from a forward with a cache; leave "
-                "use_cache=False out"
-            )
-
     def decode(self, session: genmode.Session, params: Any) -> None:
         alpha, past = params.penalty_alpha, None
         for step in session.steps():
