@@ -27,6 +27,24 @@ READ_PADDING = (
     "encoder_repetition_penalty",
 )  # fmt: skip
 """Flags that count padding as text in transformers, and not here."""
+MASKS_ENDS = (
+    "min_length", "min_new_tokens", "row_min_new_tokens", "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens",
+    "begin_suppress_tokens", "bad_words_ids", "prefix_allowed_tokens_fn", "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+)  # fmt: skip
+"""Flags that may mask an end of sequence, whose score transformers makes NaN under a decay."""
+ENDS_ROWS = (
+    "stop_when",
+    "stop_regex",
+    "stop_strings",
+    "stop_confidence",
+    "stop_entropy",
+    "row_max_new_tokens",
+    "ngram_loop_size",
+)
+"""Criteria of rows, which end whole calls of constrained beams."""
+FORCES_ENDS = ("max_characters", "max_sentences", "max_words")
+"""Keys that leave all ends of sequence equally good; which of them a beam takes is chance."""
 SMALL = 1e-3
 ROUNDED = ("alone", "stock", "stream")
 """Promises that rounding may break, where two tokens are as good as equal."""
@@ -111,7 +129,7 @@ def _values(call: Call, found: Outcome) -> str:
         if any(bool(one.isnan().any()) for one in found.recorded(name)):
             return f"{name} hold NaN"
     rows = _decoded(call, tokens)
-    scores = found.recorded("scores")
+    scores = found.recorded("scores") if not call.keys.get("token_healing") else ()  # which changes the prompt's length
     for row, decoded in enumerate(rows):
         if (
             len(scores) >= len(decoded)
@@ -206,7 +224,7 @@ def _alone(call: Call, first: Outcome) -> str:
         return ""
     assert call.lengths is not None
     row = call.text % call.rows
-    if call.lengths[row] == 0 or not (call.masked or len(set(call.lengths)) == 1):
+    if call.lengths[row] == 0 or not (call.masked or len(set(call.lengths)) == 1) or _of_the_batch(call):
         return ""
     alone = ours(call, row)
     if alone.error is not None:
@@ -220,6 +238,19 @@ def _alone(call: Call, first: Outcome) -> str:
     if torch.equal(of_batch[:, :count], by_itself[:, :count]) and len(set(rest)) <= 1:
         return ""
     return f"row {row} is {of_batch.tolist()} in the batch and {by_itself.tolist()} alone"
+
+
+def _of_the_batch(call: Call) -> bool:
+    """Whether the strategy says that rows of a batch depend on each other, or chance decides between equals."""
+    keys = {key for key, value in call.keys.items() if value is not None}
+    constrained = bool(keys & {"force_words_ids", "constraints"})
+    beams = constrained or call.keys.get("num_beams", 1) != 1 or "beam" in str(call.keys.get("strategy"))
+    layers = call.keys.get("dola_layers")
+    return (
+        (constrained and not keys.isdisjoint(ENDS_ROWS))
+        or (beams and not keys.isdisjoint(FORCES_ENDS))
+        or (layers is not None and not (isinstance(layers, list) and len(layers) == 1))  # one layer for all rows
+    )
 
 
 def _stock(call: Call, first: Outcome) -> str:
@@ -244,7 +275,18 @@ def _stated_to_differ(call: Call) -> bool:
         or ("guidance_scale" in keys and drafts)
         or (padded and not keys.isdisjoint(READ_PADDING))
         or "token_healing" in keys
+        or ("exponential_decay_length_penalty" in keys and not keys.isdisjoint(MASKS_ENDS))
+        or ("encoder_repetition_penalty" in keys and not keys.isdisjoint(("num_beams", "num_return_sequences")))
+        or ("remove_invalid_values" in keys and "output_scores" in keys)  # masked tokens stay masked
+        or (drafts and ("stop_strings" in keys or _begins_ended(call)))
+        or ("guidance_scale" in keys and call.dtype in ("float16", "bfloat16"))  # of other kernels, rounded otherwise
     )
+
+
+def _begins_ended(call: Call) -> bool:
+    """Whether a prompt ends in an end of sequence."""
+    ends = _numbers(call.keys.get("eos_token_id"))
+    return call.lengths is not None and any(call.prompt(row)[-1:] == [end] for row in range(call.rows) for end in ends)
 
 
 def _differ(one: Outcome, other: Outcome) -> str:

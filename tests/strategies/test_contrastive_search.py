@@ -142,3 +142,15 @@ def test_a_call_without_a_cache() -> None:
     call: dict[str, Any] = {**prompt("llama", 2), "penalty_alpha": 0.6, "top_k": 4, "max_new_tokens": 8}
     plain = genmode.generate(tiny("llama"), **call)
     assert torch.equal(genmode.generate(tiny("llama"), **call, use_cache=False), plain)
+
+
+def test_what_is_recorded_of_candidates_that_run_one_by_one() -> None:
+    call: dict[str, Any] = {
+        **prompt("llama", 2),
+        **FLAGS,
+        "output_hidden_states": True,
+        "return_dict_in_generate": True,
+    }
+    usual, apart = (genmode.generate(tiny("llama"), **call, low_memory=low) for low in (False, True))
+    assert torch.equal(usual.sequences, apart.sequences)
+    torch.testing.assert_close(usual.hidden_states[1:], apart.hidden_states[1:])

@@ -1,10 +1,9 @@
 """Scores made safe to sample from: no invalid values, and logarithms of probabilities.
 
-`remove_invalid_values` puts 0 for NaN and the largest and smallest number of the scores' type for
-infinities, masked tokens included, as transformers does, but leaves a row alone whose every token is masked: none of
-them may be chosen. `renormalise` puts `score - log sum exp score`. A
-row whose every token is masked stays all -inf under it (transformers yields NaN); NaN in a row spreads over
-the row. Ties stay ties. Rows do not influence each other; there is no state.
+`remove_invalid_values` puts 0 for NaN and the largest number of the scores' type for infinity. Masked tokens stay masked
+(transformers gives them the smallest number, which other processors may raise again). `renormalise` puts
+`score - log sum exp score`. A row whose every token is masked stays all -inf under it (transformers yields NaN); NaN in
+a row spreads over the row. Ties stay ties. Rows do not influence each other; there is no state.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class RemoveInvalidValues(genmode.LogitsProcessor, genmode.StandIn):
     """Put numbers for NaN and infinities.
 
     Stage constraint; writes in place; `[rows, vocab]` of any floating type. Native equal of transformers'
-    `InfNanRemoveLogitsProcessor`.
+    `InfNanRemoveLogitsProcessor`, except that masked tokens stay masked.
     """
 
     contract_version = 1
@@ -46,11 +45,7 @@ class RemoveInvalidValues(genmode.LogitsProcessor, genmode.StandIn):
         return cls()
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
-        if not self.params.remove_invalid_values:
-            return scores
-        masked = scores.isneginf().all(-1)
-        scores.nan_to_num_(0.0)
-        return scores if host_sync.surely_none(masked) else scores.masked_fill_(masked[:, None], -torch.inf)
+        return scores.nan_to_num_(0.0, neginf=-torch.inf) if self.params.remove_invalid_values else scores
 
 
 class Renormalise(genmode.LogitsProcessor, genmode.StandIn):

@@ -76,7 +76,8 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
     def begin(self, context: genmode.Context) -> None:
         negative, mask = self.params.negative_prompt_ids, self.params.negative_prompt_attention_mask
         beams = getattr(context.generation_config, "num_beams", None) or 1
-        if beams == 1 or (negative is not None and len(negative) != context.rows):  # which transformers' cannot do
+        unfit = negative is not None and (not isinstance(negative, Tensor) or len(negative) != context.rows)
+        if beams == 1 or unfit or context.encoder_input_ids is not None:  # which transformers' cannot do
             self._theirs = None
         if self.params.guidance_scale == 1 or self._theirs is not None:
             return

@@ -50,7 +50,7 @@ class Choice(genmode.Watermarker, abc.ABC):
 
     class Params(KeyParams):
         key: int | str = Field(description="the secret; text is hashed to 64 bits")
-        context_width: int = Field(2, ge=1, description="tokens of context that the draw depends on")
+        context_width: int = Field(2, ge=1, le=4096, description="tokens of context that the draw depends on")
 
     def __init__(self, params: Any = None, **values: Any) -> None:
         super().__init__(params, **values)

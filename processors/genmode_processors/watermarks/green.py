@@ -43,7 +43,7 @@ class GreenParams(KeyParams):
 class ContextParams(GreenParams):
     """Parameters of schemes whose lists change with the context."""
 
-    context_width: int = Field(1, ge=1, description="tokens of context that a green list depends on")
+    context_width: int = Field(1, ge=1, le=4096, description="tokens of context that a green list depends on")
 
 
 class Greens(genmode.Watermarker):

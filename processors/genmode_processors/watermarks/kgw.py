@@ -56,7 +56,9 @@ class Kgw(genmode.Watermarker, genmode.StandIn):
         greenlist_ratio: float = Field(0.25, gt=0, lt=1, description="share of green tokens")
         bias: float = Field(2.0, gt=0, description="what green tokens' scores gain")
         seeding_scheme: Literal["lefthash", "selfhash"] = Field("lefthash", description="what the green list hashes")
-        context_width: int = Field(1, ge=1, description="tokens that selfhash looks at, the candidate included")
+        context_width: int = Field(
+            1, ge=1, le=4096, description="tokens that selfhash looks at, the candidate included"
+        )
         vocab_size: int | None = Field(
             None, ge=2, description="length of a row of the model's scores; needed to detect without the model"
         )

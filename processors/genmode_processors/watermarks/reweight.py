@@ -54,7 +54,7 @@ class UnbiasedParams(KeyParams):
     """Parameters of the gamma-reweight."""
 
     key: int | str = Field(description="the secret; text is hashed to 64 bits")
-    context_width: int = Field(2, ge=1, description="tokens of context that the order depends on")
+    context_width: int = Field(2, ge=1, le=4096, description="tokens of context that the order depends on")
 
 
 class Unbiased(genmode.Watermarker):

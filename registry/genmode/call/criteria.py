@@ -60,7 +60,8 @@ def build_stopping(
             made = _native(made.call, adopters, request.tokenizer)
         others.append(made)
     names += [repr(one) for one in others]
-    return Stopping(max_length, deadline, eos, device, others), names
+    by_row = request.seed is not None or any(flags.is_own(one, "EosTokenCriteria") for one in prepared)
+    return Stopping(max_length, deadline, eos, device, others, by_row), names
 
 
 def _native(criterion: Any, adopters: Adopters, tokenizer: Any) -> StoppingCriterion:

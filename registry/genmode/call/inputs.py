@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Mapping
 from functools import lru_cache
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -28,6 +29,8 @@ WHOLE = (
     "prefill_chunk_size",
 )
 """Flags that are whole numbers, and that transformers does not check."""
+NUMBERS = ("penalty_alpha", "diversity_penalty", "num_beam_groups", "guidance_scale")
+"""Flags that transformers compares with numbers before anyone looks at their type."""
 SWITCHES = (
     "do_sample", "use_cache", "token_healing", "low_memory", "use_mtp", "return_dict_in_generate", "output_scores",
     "output_logits", "output_attentions", "output_hidden_states",
@@ -62,6 +65,8 @@ def check_flags(flags: Flags, host: Registry) -> None:
         value = flags[key]
         try:
             number = 1 if value is None else operator.index(value)
+            if isinstance(value, bool):
+                raise TypeError
         except TypeError as error:
             raise ParameterError(f"{key}={value!r} is no whole number") from error
         if key == "num_beams" and number < 1:
@@ -77,7 +82,11 @@ def check_flags(flags: Flags, host: Registry) -> None:
     for key, value in flags.set_by_caller():
         if isinstance(value, float) and not math.isfinite(value):
             raise ParameterError(f"{key}={value!r} is not allowed; give a finite number, or leave {key} out")
+        if key in NUMBERS and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise ParameterError(f"{key}={value!r} is not allowed; give a number, or leave {key} out")
         for component in servers.get(key, ()):
+            if isinstance(value, bool) and "bool" not in str(component.Params.model_fields[key].annotation):
+                raise ParameterError(f"{key}={value!r} is not allowed; it is no switch")
             narrowing = getattr(component, "stage", None) in (Stage.TEMPERATURE, Stage.TRUNCATION)
             if flags["do_sample"] or not narrowing:  # without sampling, transformers leaves those out
                 check_params(component, {key: value}, host.origin(component))

@@ -169,6 +169,7 @@ class StaticEngine:
         self._grow(start + count)
         apart = self._apart(start, count)
         parts = []
+        one_by_one = one_by_one and not self._recorded  # what is recorded of a candidate is read off one forward
         for first, last in [(i, i + 1) for i in range(count)] if one_by_one else [(0, count)]:
             self.static_cache.open(start + first, last - first)
             mask = apart[first:last, : start + last]
@@ -197,10 +198,16 @@ class StaticEngine:
         if self.length is None:
             raise ValueError("candidates need rows of one length")
         self.static_cache.move(self.length + chosen, self.length)
-        if self.config.return_dict_in_generate and (self.config.output_hidden_states or self.config.output_attentions):
+        if self._recorded:
             self.outputs = chosen_outputs(self.outputs, self.length, chosen)
         self.length += 1
         self.bound = self.length
+
+    @property
+    def _recorded(self) -> bool:
+        """Whether the call returns hidden states or attentions."""
+        config = self.config
+        return bool(config.return_dict_in_generate and (config.output_hidden_states or config.output_attentions))
 
     def _call(self, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Any:
         return self.model(

@@ -7,6 +7,7 @@ parameter of the components that own it (`Registry.owners`). None means "not set
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -151,7 +152,7 @@ def build_params(component: type[Component], values: Mapping[str, Any], origin: 
         ParameterError: a value is unknown, missing, of the wrong type, or out of bounds. Says which key,
             what was given (unless it is a secret), what is allowed, and for which component.
     """
-    refuse_long_numbers(values)
+    refuse_large_numbers(values)
     plain = {key: reveal(value) for key, value in values.items()}
     try:
         return component.Params(**plain)
@@ -162,7 +163,7 @@ def build_params(component: type[Component], values: Mapping[str, Any], origin: 
 
 def check_params(component: type[Component], values: Mapping[str, Any], origin: str = "") -> None:
     """As `build_params`, for values that need not be complete yet: what is missing is no error."""
-    refuse_long_numbers(values)
+    refuse_large_numbers(values)
     plain = {key: reveal(value) for key, value in values.items()}
     try:
         component.Params(**plain)
@@ -173,21 +174,28 @@ def check_params(component: type[Component], values: Mapping[str, Any], origin: 
         raise _explained(component, wrong, origin, plain) from cause
 
 
-def refuse_long_numbers(values: Mapping[str, Any]) -> None:
-    """Refuse whole numbers that a tensor cannot hold, also within lists and tuples.
+_LARGEST = 3.4e38
+
+
+def refuse_large_numbers(values: Mapping[str, Any]) -> None:
+    """Refuse numbers that a tensor cannot hold, also within lists and tuples: beyond 64 bits, or beyond float32.
 
     Raises:
         ParameterError: names the key.
     """
     for key, value in values.items():
-        if not is_secret(key) and _has_long(value):
-            raise ParameterError(f"{key}={_short(repr(value))} has a whole number of more than 64 bits")
+        if not is_secret(key) and _has_large(value):
+            raise ParameterError(
+                f"{key}={_short(repr(value))} is not allowed: it has a number beyond 64 bits, or float32"
+            )
 
 
-def _has_long(value: Any) -> bool:
+def _has_large(value: Any) -> bool:
     if isinstance(value, int):
         return not -(2**63) <= value < 2**63
-    return isinstance(value, (list, tuple)) and any(_has_long(one) for one in cast("Iterable[Any]", value))
+    if isinstance(value, float):
+        return _LARGEST < abs(value) < math.inf
+    return isinstance(value, (list, tuple)) and any(_has_large(one) for one in cast("Iterable[Any]", value))
 
 
 def unknown_keys(what: str, keys: Iterable[str], known: Iterable[str], registry: Registry) -> ParameterError:

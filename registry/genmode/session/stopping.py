@@ -72,17 +72,19 @@ class Stopping:
         deadline: `time.monotonic()` seconds after which every row is done; None for no limit.
         eos: ids that end a row.
         others: all further criteria.
-        by_row: whether rows that end are padded: there is an end of sequence, or a criterion that is not transformers'.
-            Rows that only criteria of transformers end go on until all have ended, as there.
+        by_row: whether rows that end are padded: asked for, or there is an end of sequence, or a criterion that is not
+            transformers'. Rows that only criteria of transformers end go on until all have ended, as there.
     """
 
     def __init__(
         self, max_length: int, deadline: float | None, eos: Sequence[int], device: torch.device,
-        others: Sequence[StoppingCriterion],
+        others: Sequence[StoppingCriterion], by_row: bool = False,
     ) -> None:  # fmt: skip
         self.max_length, self.deadline, self.others = max_length, deadline, list(others)
         self.eos = list(eos)
-        self.by_row = bool(eos) or any(not isinstance(one, (TransformersCriterion, StandIn)) for one in others)
+        self.by_row = (
+            by_row or bool(eos) or any(not isinstance(one, (TransformersCriterion, StandIn)) for one in others)
+        )
         self._ids = torch.tensor(self.eos, device=device) if len(self.eos) > 1 else None
 
     @property

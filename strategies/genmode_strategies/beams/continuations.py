@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -122,7 +123,16 @@ def undisputed(running: Tensor, finished: Tensor, taken: Tensor) -> int:
 
 
 def divisors_of(session: genmode.Session, penalty: float) -> Tensor:
-    """By the length before the last token, what `by_number` takes: `[max_length]`, float32."""
+    """By the length before the last token, what `by_number` takes: `[max_length]`, float32.
+
+    Raises:
+        ParameterError: the power of a length would make scores infinite, or all equal.
+    """
+    most = session.max_length - session.prompt_length
+    if abs(penalty) * math.log10(max(most, 1)) > 28:
+        raise genmode.ParameterError(
+            f"length_penalty={penalty} of results of up to {most} tokens leaves the range of numbers; give one nearer to 0"
+        )
     decoded = torch.arange(1, session.max_length + 1, device=session.device) - session.prompt_length
     divisors = (decoded.clamp(min=1).double() ** penalty).float()
     return number_divisors(divisors)

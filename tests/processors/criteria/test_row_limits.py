@@ -72,3 +72,15 @@ def test_beams_that_end_without_an_end_of_sequence_hold_tokens_alone(pad: int | 
     found = genmode.generate(model, **prompt("llama", 2), num_beams=2, row_max_new_tokens=[2, 5], max_new_tokens=6)
     assert found[0, 11:].tolist() == [fill] * 3
     assert int(found.min()) >= 0
+
+
+def test_with_a_seed_rows_end_each_by_itself_whoever_ends_them() -> None:
+    class Second(transformers.StoppingCriteria):
+        def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+            return torch.tensor([input_ids.shape[1] >= 11 + 2 * row for row in range(len(input_ids))])
+
+    criteria = transformers.StoppingCriteriaList([Second()])
+    call: dict[str, Any] = {**prompt("llama", 2), "max_new_tokens": 6, "do_sample": True, "seed": [5, 6]}
+    found = genmode.generate(tiny("llama"), **call, stopping_criteria=criteria)
+    assert found[0, 11:].tolist() == [0, 0]
+    assert found.shape[1] == 13

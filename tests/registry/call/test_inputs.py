@@ -49,6 +49,11 @@ def test_numbers_are_finite(key: str, value: float) -> None:
         ({"forced_bos_token_id": 2**64}, "forced_bos_token_id"), ({"row_max_new_tokens": [2**64]}, "row_max_new_tokens"),
         ({"stop_strings": -1, "tokenizer": tokenizer()}, "stop_strings"),
         ({"stop_strings": [""], "tokenizer": tokenizer()}, "stop_strings"), ({"min_length": 2**31}, "min_length"),
+        ({"penalty_alpha": [1]}, "penalty_alpha"), ({"diversity_penalty": torch.zeros(0)}, "diversity_penalty"),
+        ({"num_beam_groups": {}}, "num_beam_groups"), ({"forced_bos_token_id": True}, "forced_bos_token_id"),
+        ({"prefill_chunk_size": True}, "prefill_chunk_size"), ({"mirostat_tau": 1e300}, "mirostat_tau"),
+        ({"temperature": 1e300, "do_sample": True}, "temperature"),
+        ({"length_penalty": -30.0, "num_beams": 2, "max_new_tokens": 20}, "length_penalty"),
     ],
     ids=str,
 )  # fmt: skip
@@ -94,7 +99,7 @@ class TestLimitsOfTheTemperature:
             model.float()
         assert torch.equal(found, greedy)
 
-    @pytest.mark.parametrize("temperature", [1e30, 1e39, 1e300])
+    @pytest.mark.parametrize("temperature", [1e30, 3e38])
     def test_towards_infinity_it_is_uniform(self, temperature: float, more: dict[str, Any], dtype: torch.dtype) -> None:
         model, allowed = tiny("llama").to(dtype), {3, 4, 5}
         torch.manual_seed(0)
