@@ -247,8 +247,7 @@ def _of_the_batch(call: Call) -> bool:
     beams = constrained or call.keys.get("num_beams", 1) != 1 or "beam" in str(call.keys.get("strategy"))
     layers = call.keys.get("dola_layers")
     return (
-        (constrained and not keys.isdisjoint(ENDS_ROWS))
-        or (beams and not keys.isdisjoint(FORCES_ENDS))
+        (beams and not keys.isdisjoint((*FORCES_ENDS, *ENDS_ROWS)))  # what fills up results hangs on when all end
         or (layers is not None and not (isinstance(layers, list) and len(layers) == 1))  # one layer for all rows
     )
 
@@ -261,7 +260,8 @@ def _stock(call: Call, first: Outcome) -> str:
     if theirs.error is not None:
         return ""
     if call.keys.get("num_beams", 1) != 1:  # transformers fills up beams that a criterion ends with -1
-        theirs.tokens[theirs.tokens == -1] = next(iter(_numbers(call.keys.get("pad_token_id"))), PAD)
+        fill = next(iter(_numbers(call.keys.get("pad_token_id"))), PAD)
+        theirs.tokens[(theirs.tokens == -1) | (theirs.tokens >= VOCAB)] = fill
     return _differ(first, theirs)
 
 

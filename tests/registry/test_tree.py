@@ -20,6 +20,7 @@ MOST = 400
 # What is about no one module of the three packages, and lies in a folder of its own.
 APART: Mapping[str, str] = {
     "docs": "the pages, and what they say of the code",
+    "fuzz": "random calls over everything, held against what every call promises",
     "interoperation": "other libraries that call genmode",
     "plugins_example": "the example plugins as wheels",
     "security": "the threat model of docs/security.md, a test for each line of it, across all rooms",

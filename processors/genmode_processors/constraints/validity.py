@@ -8,7 +8,8 @@ a row spreads over the row. Ties stay ties. Rows do not influence each other; th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -35,6 +36,9 @@ class RemoveInvalidValues(genmode.LogitsProcessor, genmode.StandIn):
     traits = frozenset({genmode.Trait.PURE, genmode.Trait.REMOVES_NAN})
     after = preceding("remove_invalid_values")
     replaces = ("InfNanRemoveLogitsProcessor",)
+    skip_checks: ClassVar[Mapping[str, str]] = {
+        "acts": "it acts on NaN and infinity, which no model of the checks gives",
+    }
 
     class Params(genmode.Params):
         remove_invalid_values: bool = Field(True, description="put numbers for NaN and infinities")

@@ -221,12 +221,12 @@ def _choose(kind: Kind, name: str) -> list[tuple[Offer, type[Any]]]:
     return found
 
 
-def _load(offer: Offer) -> type[Any] | ImportError:
+def _load(offer: Offer) -> type[Any] | str:
     """The engine's compiler class, or why it cannot be imported."""
     try:
         importlib.import_module(offer.package)
     except ImportError as error:
-        return error
+        return str(error)  # not the error, whose traceback holds the frames that would hold it
     found: type[Any] = importlib.import_module(f".{offer.module}", __package__).engine
     return found
 

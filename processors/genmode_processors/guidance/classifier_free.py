@@ -53,13 +53,14 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
         super().__init__(params, **values)
         self._model: Any = None
         self._theirs: Any = None
+        self._forgets = False
 
     @classmethod
     def adopt(cls, theirs: Any, tokenizer: Any = None) -> ClassifierFreeGuidance | None:
-        """Scale and context of the transformers object; None if it has begun to decode, or forgets as it decodes."""
+        """Scale and context of the transformers object; None if it has begun to decode."""
         context: dict[str, Any] = theirs.unconditional_context
         keeps = "past_key_values" in inspect.signature(theirs.model.forward).parameters
-        if not (context["first_pass"] and keeps):
+        if not context["first_pass"]:
             return None
         scale = theirs.guidance_scale
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
@@ -70,14 +71,15 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
             guidance_scale=scale, negative_prompt_ids=context["input_ids"],
             negative_prompt_attention_mask=context["attention_mask"],
         )  # fmt: skip
-        own._model, own._theirs = theirs.model, theirs
+        own._model, own._theirs, own._forgets = theirs.model, theirs, not keeps
         return own
 
     def begin(self, context: genmode.Context) -> None:
         negative, mask = self.params.negative_prompt_ids, self.params.negative_prompt_attention_mask
         beams = getattr(context.generation_config, "num_beams", None) or 1
         unfit = negative is not None and (not isinstance(negative, Tensor) or len(negative) != context.rows)
-        if beams == 1 or unfit or context.encoder_input_ids is not None:  # which transformers' cannot do
+        differs = beams > 1 or self._forgets
+        if not differs or unfit or context.encoder_input_ids is not None:  # the last two transformers' cannot do
             self._theirs = None
         if self.params.guidance_scale == 1 or self._theirs is not None:
             return

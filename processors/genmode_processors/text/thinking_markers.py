@@ -141,7 +141,8 @@ class TextReader:
 
     def read(self, history: genmode.History) -> Thinking:
         """What is known of the rows, at the tokens that were accepted."""
-        state, since = self._record.gather(2, self._at[None, :, None].expand(2, -1, 1))[:, :, 0]
+        at = self._at.clamp(max=self._record.shape[2] - 1)[None, :, None]  # of a finished row it may lie beyond
+        state, since = self._record.gather(2, at.expand(2, -1, 1))[:, :, 0]
         return Thinking(state >= self._states, since, self._token[state])
 
     def accept(self, tokens: Tensor) -> None:

@@ -129,7 +129,8 @@ def divisors_of(session: genmode.Session, penalty: float) -> Tensor:
         ParameterError: the power of a length would make scores infinite, or all equal.
     """
     most = session.max_length - session.prompt_length
-    if abs(penalty) * math.log10(max(most, 1)) > 28:
+    least, greatest = -5, 28  # powers of ten: what is worth less than half of `MASKED` counts as nothing
+    if not least <= penalty * math.log10(max(most, 1)) <= greatest:
         raise genmode.ParameterError(
             f"length_penalty={penalty} of results of up to {most} tokens leaves the range of numbers; give one nearer to 0"
         )

@@ -215,4 +215,5 @@ class Diversity:
 
     def count(self, tokens: Tensor) -> None:
         """A group has chosen `tokens` `[inputs, size]`."""
-        self.taken_off.scatter_add_(1, tokens, self.penalty)
+        inside = tokens < self.taken_off.shape[1]  # padding may be no token of the vocabulary
+        self.taken_off.scatter_add_(1, tokens.where(inside, 0), self.penalty * inside)

@@ -52,7 +52,7 @@ def test_a_source_that_a_file_names_is_kept_and_not_read(tmp_path: Path, monkeyp
     own.build()
     own.save(tmp_path / "mark.json")
     genmode.GenerationConfig(watermarking_config=own).save_pretrained(tmp_path)
-    saved = json.loads((tmp_path / "generation_config.json").read_text())["watermarking_config"]
+    saved = json.loads((tmp_path / "generation_config.json").read_text())["genmode"]["watermark"]
     assert saved["key_from"] == "env:A_KEY"
     loaded = (
         genmode.WatermarkingConfig.load(tmp_path / "mark.json"),
