@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..contract.component import shown
 from ..contract.processor import Stage
 from ..contract.strategy import Strategy
 from ..contract.traits import Need, Trait
@@ -22,7 +23,6 @@ from ..errors import DecodingError, GenmodeError, ParameterError
 from ..hf import flags, generate
 from ..plan import Part, Plan
 from ..plugins.hooks import Relay
-from ..plugins.secrets import shown
 from ..session.backtrack import Backtracking
 from ..session.chain import Chain
 from ..session.context import CallContext

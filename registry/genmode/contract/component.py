@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pydantic
 
@@ -23,6 +23,16 @@ _SECRET = re.compile(r"(^|_)(keys?|secrets?|password|passphrase)$", re.IGNORECAS
 def is_secret(key: str) -> bool:
     """Whether values of this key are never shown or saved: `key`, `secret`, `password`, or ending in `_key` …"""
     return _SECRET.search(key) is not None
+
+
+def shown(key: str, value: Any) -> Any:
+    """What may be shown of a parameter: the value, with stars in place of it or of what is a secret inside of it."""
+    if value is not None and is_secret(key):
+        return "***"
+    if isinstance(value, Mapping):
+        inner = cast("Mapping[Any, Any]", value)
+        return {k: shown(k, v) if isinstance(k, str) else v for k, v in inner.items()}
+    return value
 
 
 class Params(pydantic.BaseModel):
@@ -55,7 +65,7 @@ class Params(pydantic.BaseModel):
         return super().__getstate__()
 
     def __repr_args__(self) -> Any:
-        return [(k, "***" if k and is_secret(k) else v) for k, v in super().__repr_args__()]
+        return [(k, shown(k, v) if k else v) for k, v in super().__repr_args__()]
 
 
 AnyParams = Params
@@ -91,8 +101,8 @@ class Component:
 
     def __repr__(self) -> str:
         given = self.params.model_dump(exclude_unset=True)
-        shown = {k: "***" if is_secret(k) else repr(v) for k, v in given.items()}
+        told = {k: "***" if is_secret(k) else repr(shown(k, v)) for k, v in given.items()}
         for key in self.params.model_fields_set - given.keys():
             if getattr(self.params, key) is not None:
-                shown[key] = type(getattr(self.params, key)).__name__
-        return f"{self.name}({', '.join(f'{k}={v}' for k, v in shown.items())})"
+                told[key] = type(getattr(self.params, key)).__name__
+        return f"{self.name}({', '.join(f'{k}={v}' for k, v in told.items())})"

@@ -98,7 +98,9 @@ def read(distribution: Any) -> Metadata:
     complete = any(os.path.isfile(os.path.join(full, file)) for file in ("METADATA", "PKG-INFO"))
     if text and complete and not (extension in (".dist-info", ".egg-info") and version[:1].isdigit()):
         name, version = _stated(distribution)
-    elif text and complete and canonical(stated := _stated_name(full)) != canonical(name):
+    if text and not name.isascii():  # some letters become others of ASCII where case is dropped
+        raise ValueError(f"the name {name!r} has letters that no distribution's name has")
+    if text and complete and canonical(stated := _stated_name(full)) != canonical(name):
         raise ValueError(f"the folder says that it is {name!r}, METADATA that it is {stated!r}")
     return Metadata(canonical(name), version, folder, full, complete, text)
 

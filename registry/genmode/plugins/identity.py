@@ -7,7 +7,8 @@ that settings give a meaning of their own are no distribution's name.
 A metadata folder holds the host's files if it lies beside them and its RECORD lists them, or if it says that it is an
 editable installation of the folder that they are in, or, where an operating system's packager has removed RECORD, if it
 lies beside them. The strongest of these counts; of equal ones the version that the code states, under the name that pip
-would give the folder. If that does not tell them apart either, none is the host.
+would give the folder. If that does not tell them apart either, none is the host. Where there is but one that is called
+`genmode`, however it was installed, it is the host: objects of genmode's own packages are all that it can offer.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ PACKAGES = frozenset({HOST, "genmode_strategies", "genmode_processors"})
 """What the host's distribution may name objects of."""
 
 FILES = os.path.realpath(Path(__file__).parents[1])
-"""The folder of the genmode that runs."""
+"""The folder of the genmode that runs, behind links."""
 
 
 class Claim(NamedTuple):
@@ -96,6 +97,8 @@ def without_twins(kept: list[Metadata], hidden: list[Metadata]) -> tuple[list[Me
 def host_of(folders: Iterable[str]) -> str | None:
     """The one of these metadata folders, all of distributions called `genmode`, that is the host's; None if none is."""
     claims = {os.path.realpath(folder): (claim(folder), folder) for folder in folders}
+    if len(claims) == 1:
+        return next(folder for _, folder in claims.values())
     best = max((made for made, _ in claims.values()), default=Claim(0, False, False))
     ours = [folder for made, folder in claims.values() if made == best and made.shown]
     return ours[0] if len(ours) == 1 else None
@@ -103,7 +106,7 @@ def host_of(folders: Iterable[str]) -> str | None:
 
 def claim(folder: str) -> Claim:
     """What the metadata folder states of the files that run, as far as it can be believed."""
-    beside = os.path.realpath(os.path.dirname(folder)) == os.path.dirname(FILES)
+    beside = os.path.dirname(os.path.realpath(folder)) == os.path.dirname(FILES)
     shown = 3 if beside and _lists_files(folder) else 2 if _is_editable(folder) else int(beside)
     base = os.path.splitext(os.path.basename(folder))[0]
     return Claim(shown, base.endswith(f"-{__version__}"), base == f"{HOST}-{__version__}")

@@ -61,11 +61,6 @@ def reveal(value: Any) -> Any:
     return value.reveal() if isinstance(value, Secret) else value
 
 
-def shown(key: str, value: Any) -> Any:
-    """What may be shown of a parameter: the value, or stars."""
-    return HIDDEN if value is not None and is_secret(key) else value
-
-
 def without_secrets(text: str, values: Any) -> str:
     """The text with stars in place of each value that is a secret by its key; short ones would be found by accident."""
     for key, value in values.items():

@@ -60,8 +60,8 @@ class TestDoctor:
         plugin(installed, "registered", "mine", "raise RuntimeError('must not be imported')")
         report, code = examined(installed)
         assert (report["ok"], code) == (False, 1)
-        told = "\n".join(report["impostors"])
-        assert "genmode 1.0: it calls itself genmode, but" in told
+        told = "\n".join(report["faults"])
+        assert "'doctored_genmode:C' is in no package of genmode's" in told
         assert "'registered' is a word of genmode's settings" in told
         assert set(report["impostors"]) <= set(report["faults"])
         assert {one["distribution"] for one in report["components"]} == {"good"}

@@ -65,7 +65,7 @@ def test_the_host_is_the_one_that_holds_the_files_wherever_it_stands(files: Path
     others.append(metadata(tmp_path / "b", **direct(files)))
     for order in ([own, *others], [*others, own], [*others[:1], own, *others[1:]]):
         assert host_of(order) == own
-    assert host_of(others[:1]) is None
+    assert host_of(others[:1]) == others[0]  # the only one, which can offer objects of genmode's packages alone
     assert host_of([]) is None
     assert host_of([own, own]) == own
 
@@ -110,6 +110,24 @@ def test_words_of_the_settings_are_no_distributions_name(site: Any, source: Sour
     assert not registry.owners("no_such_key")
     assert not list(site.folder.glob("*.ran"))
     assert any("word of genmode's settings" in str(fault) for fault in registry.faults())
+
+
+def test_a_link_to_the_hosts_metadata_is_the_hosts(files: Path, tmp_path: Path) -> None:
+    own = metadata(files, **LISTED)
+    (tmp_path / "farm").mkdir()
+    (tmp_path / "farm" / "genmode-2.0.dist-info").symlink_to(own)
+    assert claim(str(tmp_path / "farm" / "genmode-2.0.dist-info")) == Claim(3, True, True)
+
+
+def test_a_letter_that_becomes_another_where_case_is_dropped(site: Any) -> None:
+    kelvin = "good-\u212aind"
+    assert kelvin.lower() == "good-kind"
+    site.add(
+        kelvin, entries={"criteria": {"one": "m:C"}}, metadata=f"Metadata-Version: 2.1\nName: {kelvin}\nVersion: 1\n"
+    )
+    found = scan(site.distributions())
+    assert not found.entries
+    assert "letters that no distribution's name has" in str(found.faults[0])
 
 
 def test_a_folder_with_another_name_than_its_metadata_is_a_fault(site: Any) -> None:

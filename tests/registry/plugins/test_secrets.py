@@ -166,6 +166,23 @@ def test_a_key_given_the_wrong_way_is_not_repeated(given: str) -> None:
     assert "98765" not in text
 
 
+def test_a_secret_inside_of_a_parameter_is_hidden_too() -> None:
+    class Nested(genmode.LogitsProcessor):
+        contract_version = 1
+
+        class Params(genmode.Params):
+            service: dict[str, Any] = Field(default_factory=dict)
+
+        def process(self, scores: Any, history: Any) -> Any:
+            return scores
+
+    made = Nested(service={"url": "here", "api_key": TOLD, "more": {"password": TOLD}})
+    plan = genmode.explain(tiny("llama"), PROMPT, processors=made, max_new_tokens=2)
+    for text in (repr(made), repr(made.params), str(plan)):
+        assert TOLD not in text
+        assert "here" in text
+
+
 def test_a_watermarks_key_is_in_none_of_its_pickles() -> None:
     mark = genmode.WatermarkingConfig("kgw", key=TOLD, context_width=1)
     config = genmode.GenerationConfig(watermarking_config=mark, max_new_tokens=2)
