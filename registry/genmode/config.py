@@ -24,6 +24,7 @@ from transformers.generation.configuration_utils import GenerationMode
 
 from .atomic import write_text
 from .contract import is_secret
+from .contract.component import shown
 from .contract.kinds import Kind
 from .errors import ParameterError
 from .plugins.call_keys import CONFIG_NAMING, HEADER, NAMING
@@ -63,7 +64,7 @@ def named_in(config: transformers.GenerationConfig) -> list[Key]:
         if value is not None and not _are_names([value] if single else value):
             wanted = "the name of a strategy" if single else f"a list of names of {NAMING[key][0]}"
             raise ParameterError(
-                f"{key}={value!r} is not allowed in a config; it has to be {wanted}; "
+                f"{key}={shown(key, value)!r} is not allowed in a config; it has to be {wanted}; "
                 "objects are given to genmode.generate"
             )
     return named_components(given, registry())
@@ -311,6 +312,11 @@ def _without_header(kwargs: dict[str, Any]) -> dict[str, Any]:
 def _with_watermark(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments, with a saved watermark of ours as its object; transformers knows only its own."""
     saved = kwargs.get("watermarking_config")
+    if saved is not None and not isinstance(saved, dict) and not hasattr(saved, "construct_processor"):
+        raise ParameterError(
+            f"a watermarking_config of type {type(saved).__name__} is not allowed; it has to be a WatermarkingConfig, of "
+            "genmode or transformers, or its dictionary"
+        )
     if isinstance(saved, dict) and "scheme" in saved:
         return {**kwargs, "watermarking_config": WatermarkingConfig.from_dict(saved)}  # pyright: ignore[reportUnknownArgumentType]
     return kwargs

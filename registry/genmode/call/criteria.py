@@ -10,6 +10,7 @@ import torch
 from transformers import StopStringCriteria
 
 from ..contract import StoppingCriterion
+from ..contract.component import shown
 from ..contract.kinds import Kind
 from ..errors import ParameterError
 from ..hf import flags
@@ -94,4 +95,6 @@ def _as_criterion(request: Request, given: Any) -> StoppingCriterion:
         return given
     if callable(given):
         return TransformersCriterion(given)
-    raise ParameterError(f"{given!r} is no criterion; give the name of one, a StoppingCriterion, or a callable")
+    raise ParameterError(
+        f"{shown('criteria', given)!r} is no criterion; give the name of one, a StoppingCriterion, or a callable"
+    )

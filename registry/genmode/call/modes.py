@@ -13,6 +13,7 @@ from typing import Any
 import transformers
 
 from ..contract import Strategy
+from ..contract.component import shown
 from ..contract.kinds import Kind
 from ..errors import ParameterError
 from ..plugins.parameters import flag_defaults
@@ -43,7 +44,9 @@ def resolve(
     if isinstance(named, (str, Strategy)) or (isinstance(named, type) and issubclass(named, Strategy)):
         return named, "named by the call"
     if named is not None:
-        raise ParameterError(f"strategy={named!r}: give a name, a Strategy class or a Strategy object")
+        raise ParameterError(
+            f"strategy={shown('strategy', named)!r}: give a name, a Strategy class or a Strategy object"
+        )
     answer = host.hooks().resolve_strategy(flags=flags, model=model, assistant_model=assistant)
     if answer is not None:
         return answer[0], f"chosen by {answer[1]}"

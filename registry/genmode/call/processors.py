@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from ..contract import LogitsProcessor, Watermarker
+from ..contract.component import shown
 from ..contract.kinds import Kind
 from ..errors import ParameterError
 from ..plugins.adoption import Adopters, adopted, adopters_of
@@ -91,9 +92,7 @@ def as_processor(request: Request, given: Any) -> LogitsProcessor:
         return as_processor(request, given.build())
     if callable(given):
         return TransformersProcessor(cast("Callable[..., Any]", given))
-    shown = (
-        f"an object of type {type(given).__name__}" if hasattr(given, "items") else repr(given)
-    )  # one may hold a key
     raise ParameterError(
-        f"{shown} is no processor; give the name of one, a LogitsProcessor, or a callable (input_ids, scores) -> scores"
+        f"{shown('processors', given)!r} is no processor; give the name of one, a LogitsProcessor, or a callable "
+        "(input_ids, scores) -> scores"
     )

@@ -31,7 +31,9 @@ def shown(key: str, value: Any) -> Any:
         return "***"
     if isinstance(value, Mapping):
         inner = cast("Mapping[Any, Any]", value)
-        return {k: shown(k, v) if isinstance(k, str) else v for k, v in inner.items()}
+        return {k: shown(k if isinstance(k, str) else "", v) for k, v in inner.items()}
+    if type(value) in (list, tuple):
+        return type(value)(shown("", one) for one in value)
     return value
 
 

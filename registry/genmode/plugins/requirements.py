@@ -14,8 +14,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..contract import CONTRACT_VERSION
+from ..contract.component import shown
 from ..contract.kinds import Kind
 from ..errors import ContractVersionError, ParameterError, UnknownComponentError
+from .call_keys import HEADER
 from .identity import REGISTERED
 from .registry import registry
 from .resolution import ComponentInfo
@@ -63,7 +65,7 @@ def check_needs(saved: Any) -> None:
         wanted = [(str(n["kind"]), k, str(n["distribution"]), str(n["version"])) for k, n in needs]
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ParameterError(
-            f"the key 'genmode' of a generation config is malformed: {saved!r}. It has to read "
+            f"the key 'genmode' of a generation config is malformed: {shown(HEADER, saved)!r}. It has to read "
             "{'contract': 1, 'needs': {NAME: {'kind': ..., 'distribution': ..., 'version': ...}}}"
         ) from error
     if contract > CONTRACT_VERSION:

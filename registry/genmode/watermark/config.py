@@ -53,7 +53,7 @@ class WatermarkingConfig:
     tokenizer_id: str | None
 
     def __init__(
-        self, scheme: str, *, key: Any = None, key_from: str | None = None, key_id: str | None = None,
+        self, /, scheme: str, *, key: Any = None, key_from: str | None = None, key_id: str | None = None,
         tokenizer_id: str | None = None, **params: Any,
     ) -> None:  # fmt: skip
         if not isinstance(scheme, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users' input

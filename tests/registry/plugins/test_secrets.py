@@ -137,7 +137,15 @@ def test_what_was_built_of_a_secret_is_not_pickled_but_copied() -> None:
     assert pickle.loads(pickle.dumps(Secretive.Params(seen_with=1.0))).seen_with == 1.0
 
 
+SECRETIVE = {"scheme": "kgw", "key": TOLD, "more": [{"password": 98765}]}
 MARKS: dict[str, Callable[[], Any]] = {
+    "strategy": lambda: genmode.generate(tiny("llama"), PROMPT, strategy=SECRETIVE),
+    "criteria": lambda: genmode.generate(tiny("llama"), PROMPT, criteria=[SECRETIVE], max_new_tokens=2),
+    "processors": lambda: genmode.generate(tiny("llama"), PROMPT, processors=[SECRETIVE], max_new_tokens=2),
+    "strategy of a config": lambda: genmode.GenerationConfig(strategy=SECRETIVE),
+    "processors of a config": lambda: genmode.GenerationConfig(processors=[SECRETIVE]),
+    "header of a config": lambda: genmode.GenerationConfig.from_dict({"genmode": SECRETIVE}),
+    "watermarking_config": lambda: genmode.GenerationConfig(watermarking_config=98765),
     "dict": lambda: genmode.generate(tiny("llama"), PROMPT, watermark={"scheme": "kgw", "key": TOLD}),
     "list of a dict": lambda: genmode.generate(tiny("llama"), PROMPT, watermark=[{"key": TOLD}]),
     "number": lambda: genmode.generate(tiny("llama"), PROMPT, watermark=98765),

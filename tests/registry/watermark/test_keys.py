@@ -83,3 +83,8 @@ def test_a_files_other_key_goes_where_one_is_given(tmp_path: Path) -> None:
 def test_a_file_without_end_is_no_configuration() -> None:
     with pytest.raises(ParameterError, match="no watermark configuration"):
         genmode.WatermarkingConfig.load("/dev/zero")
+
+
+def test_a_files_keys_are_parameters_whatever_they_are_called() -> None:
+    with pytest.raises(ParameterError, match="self is no parameter of it"):
+        genmode.WatermarkingConfig.from_dict({"scheme": "parity", "self": 1, "cls": 2}).validate()
