@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pydantic
 
@@ -30,10 +30,12 @@ def shown(key: str, value: Any) -> Any:
     if value is not None and is_secret(key):
         return "***"
     if isinstance(value, Mapping):
-        inner = cast("Mapping[Any, Any]", value)
+        inner: Mapping[Any, Any] = value
         return {k: shown(k if isinstance(k, str) else "", v) for k, v in inner.items()}
-    if type(value) in (list, tuple):
-        return type(value)(shown("", one) for one in value)
+    if isinstance(value, list):
+        return [shown("", one) for one in value]  # pyright: ignore[reportUnknownVariableType] - of anything
+    if type(value) is tuple:
+        return tuple(shown("", one) for one in value)  # pyright: ignore[reportUnknownVariableType]
     return value
 
 

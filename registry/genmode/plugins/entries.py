@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 _COMPONENT_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
@@ -69,6 +70,7 @@ class Metadata(NamedTuple):
     text: str
 
 
+@lru_cache(maxsize=4096)  # names are compared with every pattern of the settings
 def canonical(name: str) -> str:
     """A distribution's name as PyPI compares it: lower case, runs of `-`, `_` and `.` as one `-`."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
