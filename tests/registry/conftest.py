@@ -94,7 +94,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.syspath_prepend(folder)
     yield Site(folder)
     for name in set(sys.modules) - before:
-        if str(folder) in (getattr(sys.modules[name], "__file__", None) or ""):
+        found = sys.modules[name]
+        places = [getattr(found, "__file__", None), *getattr(found, "__path__", ())]  # a namespace package has no file
+        if any(str(folder) in (place or "") for place in places):
             del sys.modules[name]
 
 
