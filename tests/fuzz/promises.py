@@ -247,7 +247,8 @@ def _of_the_batch(call: Call) -> bool:
     beams = constrained or call.keys.get("num_beams", 1) != 1 or "beam" in str(call.keys.get("strategy"))
     layers = call.keys.get("dola_layers")
     return (
-        (beams and not keys.isdisjoint((*FORCES_ENDS, *ENDS_ROWS)))  # what fills up results hangs on when all end
+        (call.family == "t5" and "prefill_chunk_size" in keys)  # a chunk's mask hides the rest of the encoder's input
+        or (beams and not keys.isdisjoint((*FORCES_ENDS, *ENDS_ROWS)))  # what fills up results hangs on when all end
         or (layers is not None and not (isinstance(layers, list) and len(layers) == 1))  # one layer for all rows
     )
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from ..contract import Strategy
 from ..contract.kinds import Kind
-from ..errors import ParameterError, UnsupportedError
+from ..errors import ParameterError
 from ..hf import caches, generate
 from ..plugins.call_keys import HEADER, OWN_ARGUMENTS
 from ..plugins.parameters import (
@@ -97,11 +97,6 @@ def build(
     flags = Flags(kwargs, given, base)
     check_flags(flags, host)
     caches.check_implementation(flags["cache_implementation"])
-    if flags["prefill_chunk_size"] is not None and model.config.is_encoder_decoder:
-        raise UnsupportedError(
-            f"prefill_chunk_size={flags['prefill_chunk_size']} is for decoder-only models; {type(model).__name__} would "
-            "read its encoder's input in part; leave it out"
-        )
 
     chosen, why = resolve(strategy if strategy is not None else flags.get("strategy"), flags, model, assistant, host)
     instance = chosen if isinstance(chosen, Strategy) else None

@@ -151,8 +151,3 @@ def test_an_assistant_that_is_no_model(strategy: str | None, given: Any) -> None
 def test_a_chunk_of_the_prompt_is_a_whole_number(value: Any) -> None:
     with pytest.raises(genmode.ParameterError, match=r"prefill_chunk_size=.* is no whole number"):
         genmode.generate(tiny("llama"), **ONE, max_new_tokens=2, prefill_chunk_size=value)
-
-
-def test_a_prompt_in_chunks_is_for_models_without_an_encoder() -> None:
-    with pytest.raises(genmode.UnsupportedError, match="prefill_chunk_size=1"):
-        genmode.generate(tiny("t5"), **prompt("t5", 1), max_new_tokens=2, prefill_chunk_size=1)
