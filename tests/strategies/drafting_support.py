@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import genmode
 from genmode.testing.harness.models import fresh
 
 BANS = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "bad_words_ids": [[7], [44, 44], [42, 11]]}
+
+
+def plainly(model: Any, bans: dict[str, Any]) -> Callable[..., Tensor]:
+    """Decodes without drafts: transformers, or with bans, which take left padding for text there, genmode itself."""
+    return partial(genmode.generate, model) if bans else model.generate
 
 
 def history(*rows: list[int], starts: list[int] | None = None) -> tuple[Tensor, Tensor, Tensor]:

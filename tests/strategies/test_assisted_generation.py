@@ -14,7 +14,7 @@ from genmode import host_sync
 from genmode.testing.harness.models import ENCODER_DECODER, PAD, fresh, ids, near, prompt, tiny
 
 from .assisted_support import DRAFTERS, MTP, dflash, flags_of, other_words, ours, widths
-from .drafting_support import BANS, forwards
+from .drafting_support import BANS, forwards, plainly
 
 # The same tokens ---------------------------------------------------------------------------------------
 
@@ -28,11 +28,12 @@ def test_the_tokens_of_greedy_search(
 ) -> None:
     model, drafts = flags_of(drafter, monkeypatch)
     inputs, flags = prompt("llama", rows), {**bans, "do_sample": False, "max_new_tokens": 20}
-    stock = model.generate(**inputs, **flags)
-    assert torch.equal(genmode.generate(model, **inputs, **flags, **drafts), stock)
-    eos = sorted({int(stock[0, -12]), int(stock[-1, -5])})
-    stock = model.generate(**inputs, **flags, eos_token_id=eos)
-    assert torch.equal(genmode.generate(model, **inputs, **flags, **drafts, eos_token_id=eos), stock)
+    greedy = plainly(model, bans)
+    plain = greedy(**inputs, **flags)
+    assert torch.equal(genmode.generate(model, **inputs, **flags, **drafts), plain)
+    eos = sorted({int(plain[0, -12]), int(plain[-1, -5])})
+    plain = greedy(**inputs, **flags, eos_token_id=eos)
+    assert torch.equal(genmode.generate(model, **inputs, **flags, **drafts, eos_token_id=eos), plain)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "qwen2", "gemma3", "t5", "bart", "llava"])

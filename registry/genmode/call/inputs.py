@@ -71,11 +71,14 @@ def check_flags(flags: Flags, host: Registry) -> None:
             raise ParameterError(f"{key}={value!r} is no whole number") from error
         if key == "num_beams" and number < 1:
             raise ParameterError(f"num_beams={value!r}: give 1 for no beams, or more")
+        if key == "prefill_chunk_size" and number < 1:
+            raise ParameterError(f"prefill_chunk_size={value!r}: give 1 token or more, or leave it out")
         if number >= 2**31:
             raise ParameterError(f"{key}={value!r} is more than any call can use; give less than 2**31")
     for key in SWITCHES:
-        if not isinstance(flags[key], (bool, type(None))):
-            raise ParameterError(f"{key}={flags[key]!r}: give True or False")
+        value = flags.get(key)  # the oldest release lacks some
+        if not isinstance(value, (bool, type(None))):
+            raise ParameterError(f"{key}={value!r}: give True or False")
     if not isinstance(flags["max_time"], (int, float, type(None))):
         raise ParameterError(f"max_time={flags['max_time']!r} is no number of seconds")
     servers = flag_servers((*host.own(Kind.PROCESSORS), *host.own(Kind.CRITERIA)))

@@ -209,5 +209,5 @@ def _judge(
 
 def _fill(session: genmode.Session) -> int:
     """The id behind the end of a hypothesis, as transformers chooses it; without an end of sequence, padding or 0."""
-    end = next((one for one in session.eos_token_ids[:1] if one < session.vocab_size), 0)
+    end = next((one for one in session.eos_token_ids[:1] if 0 <= one < session.vocab_size), 0)
     return session.pad_token_id or end
