@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .lazy import lazily
-from .plugins.identity import __version__ as __version__
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .api import GenerationMixin, attach, detach, explain, generate, stream

@@ -18,6 +18,7 @@ HOST = Path(genmode.__file__).parent
 ORDER = (
     "genmode", "cli", "testing", "api", "call", "tracing", "config", "watermark", "session", "cuda", "engines",
     "sampling", "text", "cuda.kernels", "plugins", "hf", "contract", "plan", "errors", "host_sync", "atomic", "lazy",
+    "version",
 )  # fmt: skip
 """From the top to the bottom. `genmode` is the package's own `__init__`, and modules at the top are rooms of their own."""
 

@@ -12,7 +12,7 @@ import typer
 
 from ..contract.kinds import COMPONENT_KINDS
 from ..errors import GenmodeError, ParameterError
-from ..plugins.identity import __version__
+from ..version import __version__
 from .output import TracebackOption, errors_in_one_line
 
 LONGEST = 100

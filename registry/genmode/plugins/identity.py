@@ -23,10 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..contract.kinds import Kind
+from ..version import __version__
 from .entries import Fault, Metadata
-
-__version__ = "0.1.0"
-"""Of the code; stated here, beside the question which metadata is of this version."""
 
 HOST = "genmode"
 """The distribution that ships the host and the built-in components."""
