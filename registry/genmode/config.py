@@ -24,7 +24,7 @@ from transformers.generation.configuration_utils import GenerationMode
 
 from .atomic import write_text
 from .contract import is_secret
-from .contract.component import shown
+from .contract.component import HIDDEN, shown
 from .contract.kinds import Kind
 from .errors import ParameterError
 from .plugins.call_keys import CONFIG_NAMING, HEADER, NAMING
@@ -41,7 +41,7 @@ from .plugins.parameters import (
 from .plugins.registry import registry
 from .plugins.requirements import WATERMARK, check_needs, header, saved_watermark
 from .plugins.resolution import ComponentInfo, Key
-from .plugins.secrets import HIDDEN, guarded
+from .plugins.secrets import guarded
 from .plugins.settings import closest
 from .watermark.config import WatermarkingConfig
 

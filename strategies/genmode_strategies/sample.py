@@ -2,9 +2,9 @@
 
     y_t ~ softmax(processors(logits_t))
 
-Temperature, top-k, top-p and their kin are processors. A row whose every token is masked draws token 0. Under
-`seed=`, where a processor knows how rows go on, as a grammar may, that is run as a draft: the same tokens in fewer
-forwards.
+Temperature, top-k, top-p and their kin are processors. A row whose every token is masked is an error of the session's.
+Under `seed=`, where a processor knows how rows go on, as a grammar may, that is run as a draft: the same tokens in
+fewer forwards.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,9 +14,18 @@ from genmode.testing.harness.models import fresh
 BANS = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "bad_words_ids": [[7], [44, 44], [42, 11]]}
 
 
-def plainly(model: Any, bans: dict[str, Any]) -> Callable[..., Tensor]:
-    """Decodes without drafts: transformers, or with bans, which take left padding for text there, genmode itself."""
-    return partial(genmode.generate, model) if bans else model.generate
+def change_nothing(drafts: dict[str, Any], model: Any, inputs: dict[str, Any], bans: dict[str, Any]) -> None:
+    """Drafts give the tokens of greedy search, with and without an end of sequence.
+
+    They are those of transformers, or with bans, which take left padding for text there, of genmode without drafts.
+    """
+    flags: dict[str, Any] = {**bans, "do_sample": False, "max_new_tokens": 20}
+    greedy = partial(genmode.generate, model) if bans else model.generate
+    plain = greedy(**inputs, **flags)
+    assert torch.equal(genmode.generate(model, **inputs, **flags, **drafts), plain)
+    eos = sorted({int(plain[0, -12]), int(plain[-1, -5])})
+    plain = greedy(**inputs, **flags, eos_token_id=eos)
+    assert torch.equal(genmode.generate(model, **inputs, **flags, **drafts, eos_token_id=eos), plain)
 
 
 def history(*rows: list[int], starts: list[int] | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,6 +20,10 @@ OLDEST_CONTRACT = 1
 _SECRET = re.compile(r"(^|_)(keys?|secrets?|password|passphrase)$", re.IGNORECASE)
 
 
+HIDDEN = "***"
+"""What is shown in place of a secret."""
+
+
 def is_secret(key: str) -> bool:
     """Whether values of this key are never shown or saved: `key`, `secret`, `password`, or ending in `_key` …"""
     return _SECRET.search(key) is not None
@@ -28,7 +32,7 @@ def is_secret(key: str) -> bool:
 def shown(key: str, value: Any) -> Any:
     """What may be shown of a parameter: the value, with stars in place of it or of what is a secret inside of it."""
     if value is not None and is_secret(key):
-        return "***"
+        return HIDDEN
     if isinstance(value, Mapping):
         inner: Mapping[Any, Any] = value
         return {k: shown(k if isinstance(k, str) else "", v) for k, v in inner.items()}
@@ -105,7 +109,7 @@ class Component:
 
     def __repr__(self) -> str:
         given = self.params.model_dump(exclude_unset=True)
-        told = {k: "***" if is_secret(k) else repr(shown(k, v)) for k, v in given.items()}
+        told = {k: HIDDEN if is_secret(k) else repr(shown(k, v)) for k, v in given.items()}
         for key in self.params.model_fields_set - given.keys():
             if getattr(self.params, key) is not None:
                 told[key] = type(getattr(self.params, key)).__name__

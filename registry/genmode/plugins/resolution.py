@@ -186,7 +186,10 @@ class Index:
         unclear: (setting, pattern) -> a sentence, for patterns that several distributions may be meant by.
     """
 
-    def __init__(self, scan: Scan, settings: Settings, slots: Mapping[Key, Slot], lock: Lock | None = None) -> None:
+    def __init__(
+        self, scan: Scan, settings: Settings, slots: Mapping[Key, Slot], lock: Lock | None,
+        unclear: Mapping[tuple[str, str], str],
+    ) -> None:  # fmt: skip
         self.scan = scan
         self.settings = settings
         self.slots = slots
@@ -195,7 +198,7 @@ class Index:
         self.own: dict[str, tuple[type[Component], ...]] = {}
         self.providers: dict[type, tuple[Slot, Candidate]] = {}
         self.relay: Relay | None = None
-        self.unclear: Mapping[tuple[str, str], str] = {}
+        self.unclear = unclear
 
 
 def arrange(scan: Scan, candidates: Iterable[Candidate], settings: Settings, lock: Lock | None = None) -> Index:
@@ -205,9 +208,8 @@ def arrange(scan: Scan, candidates: Iterable[Candidate], settings: Settings, loc
         by_key.setdefault((candidate.entry.kind, candidate.entry.name), []).append(candidate)
     entries = [candidate.entry for some in by_key.values() for candidate in some]
     unclear = settings.unclear(entries, scan.names, scan.shadowed)
-    index = Index(scan, settings, {key: Slot(by_key[key], settings, lock, unclear) for key in sorted(by_key)}, lock)
-    index.unclear = unclear
-    return index
+    slots = {key: Slot(by_key[key], settings, lock, unclear) for key in sorted(by_key)}
+    return Index(scan, settings, slots, lock, unclear)
 
 
 def shared_key(key: str, infos: Iterable[ComponentInfo]) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..contract import is_secret
+from ..contract.component import HIDDEN
 from ..errors import ParameterError
-
-HIDDEN = "***"
 
 
 class Secret:

@@ -6,6 +6,7 @@ flags of the step (`step_end`); tokens are not looked at there.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,7 +62,7 @@ def check_choice(state: DecodeState, scores: StepScores, counts: Tensor | None =
             scores.judged = best.amin(1, keepdim=True)
         return
     best = scores.highest(counts)
-    if best is None or bool(best.isfinite().all()):
+    if best is None or math.isfinite(float(best.sum())):  # one look; a sum that overflows is looked at closer
         return
     if bool(best.isnan().any()):
         raise unsound(int(best.isnan().any(1).long().argmax()), state)
