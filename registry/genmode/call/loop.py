@@ -28,6 +28,7 @@ from ..session.chain import Chain
 from ..session.context import CallContext
 from ..session.noise import Noise, SeededNoise, TorchNoise, row_seeds, share_state
 from ..session.outputs import Recorder
+from ..session.population import follow
 from ..session.session import DecodingSession
 from ..session.state import Abilities, DecodeState, Given, Surroundings, Vocabulary
 from ..session.stopping import Stopping, TransformersCriterion
@@ -49,6 +50,18 @@ class Prepared(NamedTuple):
     encoder_inputs: Tensor | None
     config: Any
     kwargs: dict[str, Any]
+    inputs: int
+    """How many inputs there are."""
+    copies: int
+    """How many rows each input starts with."""
+
+    @property
+    def sources(self) -> Tensor | None:
+        """`[rows]`, long: which prepared row each row is at first; None where they are the same."""
+        rows = len(self.ids)
+        if rows == self.inputs * self.copies:
+            return None
+        return torch.arange(rows, device=self.ids.device).repeat_interleave(self.inputs * self.copies // rows)
 
     @property
     def encoder_ids(self) -> Tensor | None:
@@ -57,11 +70,6 @@ class Prepared(NamedTuple):
         if ids is None or ids.is_floating_point() or mask is None or mask.shape[1:] != ids.shape[1:]:
             return ids
         return ids.masked_fill(mask[:: len(mask) // len(ids)].to(ids.device) == 0, -1)
-
-    @property
-    def copies(self) -> int:
-        """How many rows each input has."""
-        return max(self.config.num_beams or 1, self.config.num_return_sequences or 1)
 
 
 class Parts(NamedTuple):
@@ -92,7 +100,10 @@ class Loop:
         if model is not request.model:  # a wrapper's `generate`, as peft's, calls that of the model inside
             request = replace(request, model=model)
         kwargs.pop("synced_gpus", None)
-        prepared = Prepared(input_ids, inputs_tensor, generation_config, kwargs)
+        copies = max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
+        prepared = Prepared(
+            input_ids, inputs_tensor, generation_config, kwargs, len(input_ids) // copies, copies * request.copies
+        )
         links = build_links(request, logits_processor)
         notes = marks.notes(request, links, generation_config)
         stopping, criteria = build_stopping(request, stopping_criteria, generation_config, input_ids.device)
@@ -101,28 +112,36 @@ class Loop:
         rewinds = backtracks or Need.ROLLBACK in needs
         noise = open_noise(request, prepared)  # a wrong seed is refused before anything is opened, and by `explain` too
         engine, why = open_engine(request, input_ids, generation_config, kwargs, stopping.max_length, rewinds)
+        generation_config.num_return_sequences = request.results
         parts = Parts(chain, stopping, criteria, engine, why, notes)
         try:
             clock = current_clock()
             if self.plan_only:
-                return make_plan(request, parts, input_ids)
+                return make_plan(request, parts, prepared)
             for note in notes:
                 warnings.warn(note, UserWarning, stacklevel=2)
             abilities = Abilities(
                 rewinds="rollback" in needs or engine.name != "portable",
                 drafts="rollback" in needs or chain.may_force,
                 backtracks=backtracks,
+                population=Need.POPULATION in needs,
+                rests=self._rests(engine, generation_config, needs),
             )
             if clock is None:
                 return run(request, prepared, parts, noise, abilities, None)
-            clock.planned(make_plan(request, parts, input_ids), request.model)
+            clock.planned(make_plan(request, parts, prepared), request.model)
             with clock.session():
                 return run(request, prepared, parts, noise, abilities, clock)
         finally:
             engine.close()
 
+    def _rests(self, engine: Engine, config: Any, needs: frozenset[Need]) -> bool:
+        """Whether rows that have ended may leave the forward: nobody reads its outputs, and no row comes back."""
+        read = config.return_dict_in_generate or needs & {Need.HIDDEN_STATES, Need.ATTENTIONS}
+        return engine.name == "static" and not read and not needs >= {Need.POPULATION, Need.ROLLBACK}
 
-def make_plan(request: Request, parts: Parts, ids: Tensor) -> Plan:
+
+def make_plan(request: Request, parts: Parts, prepared: Prepared) -> Plan:
     """What the call resolved to."""
     infos = [info for info in request.registry.components("strategies") if info.name == request.name]
     origin = f"{infos[0].distribution} {infos[0].version}".strip() if infos else "this program"
@@ -139,7 +158,7 @@ def make_plan(request: Request, parts: Parts, ids: Tensor) -> Plan:
         criteria=tuple(parts.criteria),
         engine=parts.engine.name,
         engine_why=parts.engine_why,
-        rows=ids.shape[0],
+        rows=prepared.inputs * prepared.copies,
         random="torch's generator" if request.seed is None else "a seed for each row",
         notes=(
             *parts.notes,
@@ -150,10 +169,10 @@ def make_plan(request: Request, parts: Parts, ids: Tensor) -> Plan:
 
 def open_noise(request: Request, prepared: Prepared) -> Noise:
     """Where the call draws its random numbers from."""
-    rows, device = prepared.ids.shape[0], prepared.ids.device
+    device = prepared.ids.device
     if request.seed is not None:
-        return SeededNoise(row_seeds(request.seed, rows // prepared.copies, prepared.copies, device))
-    return TorchNoise(rows, device)
+        return SeededNoise(row_seeds(request.seed, prepared.inputs, prepared.copies, device))
+    return TorchNoise(prepared.inputs * prepared.copies, device)
 
 
 def open_history(model: Any, prepared: Prepared, max_length: int) -> TokenBuffer:
@@ -166,17 +185,20 @@ def open_history(model: Any, prepared: Prepared, max_length: int) -> TokenBuffer
     starts = torch.zeros(rows, dtype=torch.long, device=ids.device)
     if mask is not None and mask.dim() == 2 and mask.shape[1] == prompt:
         starts = (mask == 0).long().cumprod(1).sum(1).to(ids.device)
-    return TokenBuffer(tokens, None, starts, prompt, prompt)
+    history = TokenBuffer(tokens, None, starts, prompt, prompt)
+    if prepared.sources is not None:
+        history.select(prepared.sources)
+    return history
 
 
 def open_emitter(request: Request, prepared: Prepared, streamer: Any, pad: int | None) -> Emitter | None:
     """What feeds the streamer of the call, if it has one."""
     if streamer is None:
         return None
-    beams = (prepared.config.num_beams or 1) > 1
+    beams = (prepared.config.num_beams or 1) > 1 or Need.POPULATION in request.strategy.needs
     if beams and (prepared.config.num_return_sequences or 1) > 1:
         raise ParameterError("a streamer takes one result for each input; leave out num_return_sequences")
-    return Emitter(streamer, prepared.ids[:: prepared.copies] if beams else prepared.ids, pad or 0)
+    return Emitter(streamer, prepared.ids[:: len(prepared.ids) // prepared.inputs] if beams else prepared.ids, pad or 0)
 
 
 def open_surroundings(
@@ -195,10 +217,11 @@ def open_surroundings(
 def opens_side_engines(request: Request, prepared: Prepared, rewinds: bool) -> Callable[..., Engine]:
     """Opens engines for models beside the first; one with an encoder reads what the first one's has read."""
     encoder: dict[str, Any] | None = None
-    inputs, rows = prepared.encoder_inputs, prepared.ids.shape[0]
+    inputs, rows = prepared.encoder_inputs, prepared.inputs * prepared.copies
     if request.model.config.is_encoder_decoder and inputs is not None:
         read = inputs.repeat_interleave(rows // inputs.shape[0], 0)
-        encoder = {"inputs": read, "attention_mask": prepared.kwargs.get("attention_mask")}
+        mask, sources = prepared.kwargs.get("attention_mask"), prepared.sources
+        encoder = {"inputs": read, "attention_mask": mask if mask is None or sources is None else mask[sources]}
 
     def open_one(model: Any, ids: Tensor, mask: Tensor, longest: int) -> Engine:
         return open_side_engine(model, ids, mask, longest, rewinds, request.compile, encoder)
@@ -262,7 +285,7 @@ def open_state(
         surroundings=open_surroundings(request, prepared, made.open_engine),
         engine=made.engine, history=history, chain=made.chain, stopping=stopping, noise=noise, recorder=recorder,
         emitter=open_emitter(request, prepared, made.streamer, pad),
-        num_inputs=history.rows // prepared.copies, backtracking=backtracking,
+        num_inputs=prepared.inputs, backtracking=backtracking, moved=prepared.sources,
     )  # fmt: skip
 
 
@@ -311,7 +334,10 @@ def decode(request: Request, session: DecodingSession, state: DecodeState, encod
         recorder = state.recorder
         if state.abilities.backtracks and recorder.active:
             recorder.trim(state.decoded)
-        cache = state.engine.cache() if recorder.returns_dict else None
+        cache = None
+        if recorder.returns_dict:
+            follow(state)
+            cache = state.engine.cache()
         return recorder.result(state.sequences(), encoder, cache, state.beams)
     except DecodingError as error:
         failure = _completed(error, state)

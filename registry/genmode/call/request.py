@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from ..contract import Strategy
+from ..contract import Need, Strategy
 from ..contract.kinds import Kind
 from ..errors import ParameterError
 from ..hf import caches, generate
@@ -66,6 +66,10 @@ class Request:
     assistant_tokenizer: Any = None
     compile: bool = False
     synced: bool = False
+    results: int = 1
+    """How many results each input is asked for."""
+    copies: int = 1
+    """How many rows the session makes of each that transformers prepares."""
 
 
 def build(
@@ -119,6 +123,11 @@ def build(
         "assistant_tokenizer": assistant_tokenizer,
     }
     cls.validate(params, Flags(beside, implied, kwargs, given, base))
+    results = in_force["num_return_sequences"] or 1
+    copies = 1
+    if Need.POPULATION in cls.needs:
+        copies = starting_rows(cls, params, results)
+        implied["num_return_sequences"] = 1  # the session makes the rows
 
     config, call = prepare(generation_config, base, {**parts.flags, **implied}, neutral_flags(host))
     call.update(own, **parts.inputs)
@@ -145,8 +154,22 @@ def build(
         criteria=as_list(criteria if criteria is not None else flags.get("criteria")), seed=seed,
         streamer=streamer, tokenizer=tokenizer, cancel=cancel, assistant_model=assistant,
         assistant_tokenizer=assistant_tokenizer, compile=compile,
-        synced=generate.is_synced(model) if synced is None else bool(synced),
+        synced=generate.is_synced(model) if synced is None else bool(synced), results=results, copies=copies,
     )  # fmt: skip
+
+
+def starting_rows(cls: type[Strategy], params: Any, results: int) -> int:
+    """How many rows an input starts with.
+
+    Raises:
+        ParameterError: the strategy says something else than a number of rows.
+    """
+    rows: Any = cls.rows_per_input(params, results)
+    if not isinstance(rows, int) or rows < 1:
+        raise ParameterError(
+            f"strategy {cls.name!r} starts an input with {rows!r} rows (rows_per_input); it is to say how many, at least 1"
+        )
+    return rows
 
 
 def model_inputs(model: Any) -> frozenset[str]:

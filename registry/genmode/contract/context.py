@@ -35,7 +35,8 @@ class Context(Protocol):
 
     Attributes:
         rows: how many rows are decoded.
-        num_inputs: how many inputs there are; neighbouring rows belong to one input.
+        num_inputs: how many inputs there are.
+        inputs: `[rows]`, long: which input each row belongs to; neighbours to one input when the call begins.
         device: where tokens and scores are.
         vocab_size: length of a row of scores.
         tokenizer: the call's tokenizer; None if the caller gave none.
@@ -55,6 +56,8 @@ class Context(Protocol):
     def rows(self) -> int: ...
     @property
     def num_inputs(self) -> int: ...
+    @property
+    def inputs(self) -> Tensor: ...
     @property
     def device(self) -> torch.device: ...
     @property

@@ -116,7 +116,7 @@ class Step(Protocol):
             one_by_one: run them in k forwards instead of one, which takes less memory.
 
         Raises:
-            ValueError: rows differ in length, or a draft is under way.
+            ValueError: a draft is being verified, or processors may take tokens back.
         """
         ...
 
@@ -128,10 +128,13 @@ class Step(Protocol):
 
         Args:
             tokens: `[rows]`, long; or `[rows, k + 1]` together with `counts`.
-            rows: `[rows]`, long: row i continues what row `rows[i]` was, a row of the same input.
+            rows: `[rows]`, long: row i continues what row `rows[i]` was, a row of the same input, its draft included.
             counts: `[rows]`, long: how many of its tokens each row takes, at least 1. The first `counts - 1` must
                 equal the draft.
             taken: `[rows]`, long: which of the candidates of `look` each row's token is. Not with `rows`.
+
+        Raises:
+            ValueError: tokens of another form or vocabulary, or a row would continue another input's.
         """
         ...
 
@@ -273,8 +276,9 @@ class Session(Protocol):
         assistant_tokenizer: its tokenizer, if the caller gave one.
         generation_config: the transformers config in force; read-only.
         device: where tokens and scores are.
-        rows: how many rows are decoded.
-        num_inputs: how many inputs there are; `rows / num_inputs` neighbouring rows belong to one input.
+        rows: how many rows are decoded now.
+        num_inputs: how many inputs there are; when the call begins, `rows / num_inputs` neighbouring rows belong to one.
+        inputs: `[rows]`, long: which input each row belongs to.
         vocab_size: length of a row of scores.
         eos_token_ids: ids that end a row.
         pad_token_id: the id that pads a row that has ended; None if there is none.
@@ -302,6 +306,8 @@ class Session(Protocol):
     @property
     def num_inputs(self) -> int: ...
     @property
+    def inputs(self) -> Tensor: ...
+    @property
     def vocab_size(self) -> int: ...
     @property
     def eos_token_ids(self) -> list[int]: ...
@@ -325,6 +331,48 @@ class Session(Protocol):
             ending: False for strategies that decide themselves which rows are done, as beams do: rows are
                 then neither padded nor dropped, and only `max_length`, the deadline, `stop_when` and
                 cancellation end the loop.
+
+        Raises:
+            DecodingError: a loop has run before, and no `restart` behind it.
+        """
+        ...
+
+    def fork(self, rows: Tensor) -> None:
+        """A new row for each of `rows` `[n]`, long, goes on from where that one is: the last rows from now on.
+
+        Needs "population". Comes before the first step, whose prompt is run once for each row that there was, or
+        behind a commit. Processors, criteria, side and draft models follow. Under `seed=` a forked row draws numbers of its
+        own, a function of its parent and of how many rows that had forked before. Unless `finish` states another
+        result, all rows are returned, those of one input together.
+
+        Raises:
+            ValueError: there is no such row, or the step is not committed.
+            DecodingError: the rows do not fit into memory.
+        """
+        ...
+
+    def drop(self, rows: Tensor) -> None:
+        """Rows `rows` `[n]`, long, leave; the others keep their order, and the next forward is narrower.
+
+        Needs "population"; comes as `fork` does.
+
+        Raises:
+            ValueError: an input would keep no row, there is no such row, or the step is not committed.
+        """
+        ...
+
+    def restart(self, lengths: Tensor) -> None:
+        """Row i keeps its first `lengths[i]` tokens, prompt and padding included, and is decoded anew from there.
+
+        Needs "population" and "rollback". Comes behind a commit, in the loop over `steps` or after it; another loop
+        may follow it, unless the deadline has passed. A row that keeps all of a text that has ended stays as it is. Random
+        numbers are fresh ones, the limits those of the call.
+
+        Args:
+            lengths: `[rows]`, long, from `prompt_length` to what the row has.
+
+        Raises:
+            ValueError: a length is none of the row's, or what lies behind it has been streamed.
         """
         ...
 
@@ -336,11 +384,7 @@ class Session(Protocol):
         ...
 
     def done_after(self, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Which candidates would be done: row `rows[i]` continued by `tokens[i]`; `[n]`, bool.
-
-        Raises:
-            ValueError: rows differ in length.
-        """
+        """Which candidates would be done: row `rows[i]` continued by `tokens[i]`; `[n]`, bool."""
         ...
 
     def settle(self, final: Callable[[], tuple[Tensor, int]]) -> None:

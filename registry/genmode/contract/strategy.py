@@ -45,6 +45,19 @@ class Strategy(Component):
             ParameterError: naming the flags.
         """
 
+    @classmethod
+    def rows_per_input(cls, params: Any, results: int) -> int:
+        """How many rows an input starts with, for strategies that need "population"; the prompt is run once for them.
+
+        Args:
+            params: this strategy's parameters.
+            results: how many results the call asks for (`num_return_sequences`).
+
+        Returns:
+            At least 1. Row j draws the numbers that row j of `num_return_sequences` draws under the same seed.
+        """
+        return results
+
     def decode(self, session: Session, params: Any) -> None:
         """Decode until `session.steps()` ends, or return earlier."""
         raise TypeError(f"{type(self).__name__} must define decode(session, params)")

@@ -39,6 +39,9 @@ class Need(str, enum.Enum):
     """Rows take back tokens: drafts."""
     REORDER = "reorder"
     """Rows continue other rows of their input: beams. Processors take nothing back then."""
+    POPULATION = "population"
+    """Rows fork, leave and begin again (`Session.fork`, `drop`, `restart`). A device is then read in each step, and streams
+    get what the strategy settles, and the rest at the end. Rows that begin again behind a prefix need "rollback" as well."""
     LEVEL = "level"
     """Rows have one length throughout, as `Step.look` asks for. Processors take nothing back then."""
     HIDDEN_STATES = "hidden_states"

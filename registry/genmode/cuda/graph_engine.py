@@ -136,8 +136,18 @@ class GraphEngine(StaticEngine):
 
     def take(self, chosen: Tensor) -> None:
         super().take(chosen)
-        if self.buffers is not None:
+        if self.buffers is not None and self.length is not None:
             self.buffers.lengths += 1
+
+    def _row_lengths(self) -> Tensor:
+        return super()._row_lengths() if self.buffers is None else self.buffers.lengths.clone()
+
+    def _lengthen(self, count: int) -> None:
+        if self.buffers is None:
+            super()._lengthen(count)
+            return
+        self.buffers.lengths += count
+        self.bound += count
 
     def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments) if self.buffers is None else self.buffers.replays(function, *arguments)

@@ -190,10 +190,14 @@ class StaticRowCache(Cache):
             part = block[:, :, :, begin:end]
             part.copy_(part.index_select(1, rows))
 
-    def move(self, sources: Tensor, target: int) -> None:
-        """Each row's slot `sources[i]` is copied to slot `target`; `sources` is `[rows]`, long."""
+    def move(self, sources: Tensor, target: Tensor | int) -> None:
+        """Each row's slot `sources[i]` is copied to slot `target`, or its own of them; both are `[rows]`, long."""
         index = sources[None, :, None, None, None]
         for block in self.blocks:
+            if isinstance(target, Tensor):
+                shape = (*block.shape[:3], 1, block.shape[4])
+                block.scatter_(3, target[None, :, None, None, None].expand(shape), block.gather(3, index.expand(shape)))
+                continue
             one = block.narrow(3, target, 1)
             one.copy_(block.gather(3, index.expand(one.shape)))
 

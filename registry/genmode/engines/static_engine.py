@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UnsupportedError
 from ..hf import attention, generate
 from .outputs import last_hidden
 from .static_cache import StaticRowCache
@@ -118,7 +119,6 @@ class StaticEngine:
         mask: Tensor | None
         if self.length is None:
             positions, mask = self._ragged(count)
-            self.bound += count
         else:
             start, end = self.length, self.length + count
             self.static_cache.open(start, count)
@@ -126,8 +126,8 @@ class StaticEngine:
             mask = self._contiguous_mask(start, end)
             self.length = self.bound = end
         self.outputs = self._call(tokens, positions, mask)
-        if self.length is None and self.lengths is not None:
-            self.lengths = self.lengths + count
+        if self.length is None:
+            self._lengthen(count)
         logits: Tensor = self.outputs.logits
         return logits
 
@@ -142,9 +142,7 @@ class StaticEngine:
 
     def _ragged(self, count: int) -> tuple[Tensor, Tensor]:
         """Positions `[rows, count]` and mask `[rows, 1, count, limit]` of rows that differ in length."""
-        if self.lengths is None:
-            raise RuntimeError("rows of their own lengths are not set up")
-        slots = self.lengths[:, None] + self.columns[:count]
+        slots = self._row_lengths()[:, None] + self.columns[:count]
         limit = self.bound + count
         mask = self.columns[:limit] <= slots[:, None, :, None]
         if self.visible is not None:
@@ -163,10 +161,11 @@ class StaticEngine:
 
     def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
         """The candidates are tokens of one row at one position, each hidden from the others."""
+        count = tokens.shape[1]
+        self._grow(self.bound + count)
         if self.length is None:
-            raise ValueError("candidates need rows of one length")
-        start, count = self.length, tokens.shape[1]
-        self._grow(start + count)
+            return self._look_unevenly(tokens)
+        start = self.length
         apart = self._apart(start, count)
         parts = []
         one_by_one = one_by_one and not self._recorded  # what is recorded of a candidate is read off one forward
@@ -185,6 +184,29 @@ class StaticEngine:
         states = [state for _, state in parts if state is not None]
         return torch.cat([logits for logits, _ in parts], 1), torch.cat(states, 1) if states else None
 
+    def _look_unevenly(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same where rows differ in length, in one forward."""
+        count = tokens.shape[1]
+        positions, _ = self._ragged(count)  # where the candidates are written
+        lengths, limit = self._row_lengths()[:, None, None, None], self.bound + count
+        slots = lengths + self.columns[:count, None]
+        seen = (self.columns[:limit] < lengths) | (self.columns[:limit] == slots)
+        if self.visible is not None:
+            seen = seen & self.visible[:, None, None, :limit]
+        self.outputs = self._call(tokens, positions[:, :1].expand(-1, count), self._mask(seen))
+        return self.outputs.logits, last_hidden(self.outputs)
+
+    def _row_lengths(self) -> Tensor:
+        """How many tokens each row has, `[rows]`, long, where rows differ."""
+        if self.lengths is None:
+            raise RuntimeError("rows of their own lengths are not set up")
+        return self.lengths
+
+    def _lengthen(self, count: int) -> None:
+        """Rows that differ in length have `count` tokens more."""
+        self.lengths = self._row_lengths() + count
+        self.bound += count
+
     def _apart(self, start: int, count: int) -> Tensor:
         """What `count` candidates behind `start` tokens see, the text and themselves: `[count, start + count]`, bool."""
         ahead = self._ahead
@@ -196,7 +218,15 @@ class StaticEngine:
 
     def take(self, chosen: Tensor) -> None:
         if self.length is None:
-            raise ValueError("candidates need rows of one length")
+            if self._recorded:
+                raise UnsupportedError(
+                    "hidden states and attentions of candidates are recorded where rows have one length, and these differ; "
+                    "leave out output_hidden_states and output_attentions"
+                )
+            lengths = self._row_lengths()
+            self.static_cache.move(lengths + chosen, lengths)
+            self._lengthen(1)
+            return
         self.static_cache.move(self.length + chosen, self.length)
         if self._recorded:
             self.outputs = chosen_outputs(self.outputs, self.length, chosen)

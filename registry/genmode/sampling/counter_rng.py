@@ -62,6 +62,14 @@ def first_words(keys: Tensor, steps: Tensor) -> Tensor:
     return torch.from_numpy(z.view(np.int64))
 
 
+def forked(keys: Tensor, counts: Tensor) -> Tensor:
+    """The key of the next row that each row forks, which has forked `counts` `[n]` before: `[n]`, int64.
+
+    word(key, -1 - count, 0): draws are at steps from 0 on, so none of them meets it.
+    """
+    return first_words(keys, -1 - counts)
+
+
 def _words(keys: Tensor, step: Tensor, places: Tensor) -> Tensor:
     row = torch.add(keys, step, alpha=_STEP).add_(_START)
     return _mixed(torch.add(row[:, None], places, alpha=_GAMMA))

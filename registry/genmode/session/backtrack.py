@@ -74,6 +74,14 @@ class Backtracking:
                 "takes back what was decoded, and has to forbid what led there"
             )
 
+    def select(self, rows: Tensor) -> None:
+        """Row i becomes what row `rows[i]` was."""
+        self._furthest = self._furthest.index_select(0, rows)
+
+    def restart(self, lengths: Tensor) -> None:
+        """Rows of these lengths, `[rows]`, long, begin again: what lies before is as far as they have come."""
+        self._furthest = lengths
+
     def requests(self, chain: Chain, history: TokenBuffer, width: int) -> BacktrackRequests | None:
         """What the processors say of the next `width` tokens of the history; None if all rows stay."""
         nothing = torch.zeros_like(self._furthest)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .. import host_sync
-from .judging import check_choice
+from .judging import check_choice, crossed
+from .population import notice_level
 
 if TYPE_CHECKING:
     from .scores import StepScores
@@ -21,6 +22,7 @@ def advance(state: DecodeState, scores: StepScores, tokens: Tensor, rows: Tensor
     history = state.history
     check_choice(state, scores)
     scores.record()
+    state.reordered = rows
     if rows is not None:
         select(state, rows)
     eos, pad = state.vocabulary.eos, state.vocabulary.pad
@@ -43,11 +45,15 @@ def advance(state: DecodeState, scores: StepScores, tokens: Tensor, rows: Tensor
         if more is not None:
             done = more if done is None else done | more
         if done is not None and not host_sync.surely_none(done):
+            if state.abilities.population:
+                state.ends = state.ends.where(~(done & state.unfinished), history.level or 0)
             state.finish_rows(done)
 
 
 def select(state: DecodeState, rows: Tensor) -> None:
-    """Row i becomes what row `rows[i]` was; all that follows rows follows."""
+    """Row i becomes what row `rows[i]` of its input was; all that follows rows follows."""
+    if state.host_reads_freely and not torch.equal(state.inputs.index_select(0, rows), state.inputs):
+        raise crossed()
     state.history.select(rows)
     if state.ending:
         state.unfinished = state.unfinished.index_select(0, rows)
@@ -55,6 +61,8 @@ def select(state: DecodeState, rows: Tensor) -> None:
     state.noise.select(rows)
     state.engine.select(rows, True)
     state.stopping.reorder(rows)
+    for one in state.draft_models:
+        one.reorder(rows)
 
 
 def closed(tokens: Tensor, unfinished: Tensor, pad: int | None, *eos: int) -> tuple[Tensor, Tensor]:
@@ -66,9 +74,16 @@ def closed(tokens: Tensor, unfinished: Tensor, pad: int | None, *eos: int) -> tu
     return tokens, unfinished
 
 
-def advance_unevenly(state: DecodeState, scores: StepScores, tokens: Tensor, counts: Tensor) -> None:
-    """Row i takes its first `counts[i]` of `tokens` `[rows, width]`."""
+def advance_unevenly(
+    state: DecodeState, scores: StepScores, tokens: Tensor, counts: Tensor, rows: Tensor | None = None
+) -> None:  # fmt: skip
+    """Row i takes its first `counts[i]` of `tokens` `[rows, width]`, after row i, its draft too, has become `rows[i]`."""
     history, chain, width = state.history, state.chain, tokens.shape[1]
+    state.reordered = rows
+    if rows is not None:
+        select(state, rows)
+        scores.follow(rows)
+        state.recorder.select(rows)
     positions = torch.arange(width, device=state.device)
     state.step_width = width
     counts = counts.clamp(max=state.max_length - history.lengths).where(state.unfinished, 0)
@@ -105,6 +120,8 @@ def advance_unevenly(state: DecodeState, scores: StepScores, tokens: Tensor, cou
         if width > 1:
             chain.rollback((width - counts).clamp(max=width - 1))
         chain.accept(last)
+        if state.abilities.population and bool((counts == 0).any()):  # so that a row may begin again where it ended
+            chain.rollback((counts == 0).long())
     history.set_lengths(history.lengths + counts, history.bound + width)
     unfed = width - counts
     if backtracking is not None:
@@ -113,17 +130,7 @@ def advance_unevenly(state: DecodeState, scores: StepScores, tokens: Tensor, cou
     state.finish_rows(history.lengths >= state.max_length)
     state.engine.rewind(unfed)
     state.noise.move(state)
-    _notice_level(state)
-
-
-def _notice_level(state: DecodeState) -> None:
-    """Where the host may look, notice that rows have one length again."""
-    if state.host_reads_freely:
-        shortest, longest = (int(x) for x in torch.aminmax(state.history.lengths))
-        state.limit(longest)
-        if shortest == longest:
-            state.history.set_level(shortest)
-            state.engine.settle(shortest - 1)
+    notice_level(state)
 
 
 def _unasked() -> Tensor:

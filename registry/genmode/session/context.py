@@ -32,6 +32,10 @@ class CallContext:
         return self._state.rows
 
     @property
+    def inputs(self) -> Tensor:
+        return self._state.inputs
+
+    @property
     def history(self) -> History:
         return self._state.history
 

@@ -47,19 +47,21 @@ class DraftModel:
         self.engine: Engine = state.open_engine(
             model, input_ids.to(self._device), attention_mask.long().to(self._device), longest
         )
-        self._close = state.close_engine
+        self._close, self._others = state.close_engine, state.draft_models
+        self._others.append(self)
         self._held: Tensor | int | None = None
         """How many tokens each row has in the cache; None before the context was read."""
+        self._opening: Tensor | None = None
+        """The logits behind the context, where nothing has asked for them yet."""
 
     def catch_up(self, history: History, behind: int) -> Tensor:
-        logits: Tensor | None = None
-        if self._held is None:
-            self._held, logits = self.prompt, first_forward(self.engine, self.model)
-            if behind == 0:
-                return self._returned(logits)
+        held = self._begin()
+        opening, self._opening = self._opening, None
+        if opening is not None and behind == 0:
+            return self._returned(opening)
         if history.level is not None:
             target: Tensor | int = history.level - behind
-            self.engine.rewind(self._held - target)
+            self.engine.rewind(held - target)
             self.engine.settle(history.level - behind)
             places = torch.arange(history.level - behind, history.level, device=history.tokens.device)
             fed = history.tokens.index_select(1, places)
@@ -67,11 +69,17 @@ class DraftModel:
             # A finished row may be shorter than `behind`; what is said of it is not used.
             ends = history.lengths.clamp(min=behind)
             target = (ends - behind).to(self._device)
-            self.engine.rewind(self._held - target)
+            self.engine.rewind(held - target)
             self.engine.limit(max(history.tokens.shape[1] - behind, 0))
             fed = history.tokens.gather(1, ends[:, None] - behind + torch.arange(behind, device=ends.device))
         self._held = target
         return self._run(fed)
+
+    def _begin(self) -> Tensor | int:
+        """How many tokens each row has in the cache, once the context was read."""
+        if self._held is None:
+            self._held, self._opening = self.prompt, first_forward(self.engine, self.model)
+        return self._held
 
     def feed(self, tokens: Tensor) -> Tensor:
         return self._run(tokens[:, None])
@@ -85,5 +93,16 @@ class DraftModel:
     def _returned(self, logits: Tensor) -> Tensor:
         return logits.to(device=self._home, dtype=torch.float32, copy=True)
 
+    def reorder(self, rows: Tensor) -> None:
+        """Row i becomes what row `rows[i]` was; `rows` is `[new rows]`, long."""
+        rows = rows.to(self._device)
+        self._begin()
+        self.engine.select(rows, False)
+        if self._opening is not None:
+            self._opening = self._opening.index_select(0, rows)
+        if isinstance(self._held, Tensor):
+            self._held = self._held.index_select(0, rows)
+
     def close(self) -> None:
+        self._others.remove(self)
         self._close(self.engine)

@@ -72,6 +72,14 @@ def check_choice(state: DecodeState, scores: StepScores, counts: Tensor | None =
         raise exhausted(state, row, int(dead[row].long().argmax()), scores)
 
 
+def crossed() -> ValueError:
+    """The error for a row that was to continue a row of another input."""
+    return ValueError(
+        "commit(rows=...) lets a row continue a row of another input, whose prompt it does not have; rows[i] is to be a row "
+        "of the same input as row i (session.inputs)"
+    )
+
+
 def check_result(state: DecodeState, scores: Tensor) -> None:
     """Look at the scores of the results, `[results]`, those of an input together; reads the device.
 

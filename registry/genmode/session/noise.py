@@ -56,8 +56,8 @@ class Noise(Protocol):
         """Row i continues what row `rows[i]` was."""
         ...
 
-    def strided(self, copies: int) -> Noise:
-        """The source of every `copies`-th row, for draws that are made once for each input."""
+    def of(self, rows: slice | Tensor) -> Noise:
+        """The source of some rows, one of each input, for draws that are made once for each input."""
         ...
 
     def mark(self) -> None:
@@ -87,7 +87,7 @@ class TorchNoise(GeneratorNoise):
     def select(self, rows: Tensor) -> None:
         self.rows = rows.shape[0]
 
-    def strided(self, copies: int) -> Noise:
+    def of(self, rows: slice | Tensor) -> Noise:
         return self
 
     def mark(self) -> None:
@@ -102,6 +102,9 @@ class TorchNoise(GeneratorNoise):
 class SeededNoise:
     """Numbers computed from the row's seed, a counter and the token id.
 
+    Of several rows that continue the same one, the first keeps its key; each other is a fork and gets the hash of that
+    key and of how many rows this one has forked before: a function of where the row comes from and of nothing beside it.
+
     Args:
         seeds: one number for each row, `[rows]`, long.
     """
@@ -109,6 +112,8 @@ class SeededNoise:
     def __init__(self, seeds: Tensor) -> None:
         self.keys = seeds
         self.decoded = torch.zeros_like(seeds)
+        self.forks = torch.zeros_like(seeds)
+        """How many rows each row has forked, `[rows]`, long."""
         self.lane = self.draws = 0
 
     def exponential_full(self, like: Tensor) -> Tensor:
@@ -132,12 +137,19 @@ class SeededNoise:
         self.lane = self.draws = 0
 
     def select(self, rows: Tensor) -> None:
-        self.keys = self.keys.index_select(0, rows)
+        keys, forks = self.keys.index_select(0, rows), self.forks.index_select(0, rows)
+        alike, order = rows.sort(stable=True)
+        begin = torch.searchsorted(alike, alike)
+        before = torch.empty_like(rows).scatter_(0, order, torch.arange(len(rows), device=rows.device) - begin)
+        others = torch.searchsorted(alike, rows, right=True) - torch.searchsorted(alike, rows) - 1
+        first = before == 0  # of the rows that continue the same one
+        self.keys = keys.where(first, counter.forked(keys, forks + before - 1))
+        self.forks = (forks + others).where(first, 0)
         self.decoded = self.decoded.index_select(0, rows)
 
-    def strided(self, copies: int) -> Noise:
-        part = SeededNoise(self.keys[::copies])
-        part.decoded = self.decoded[::copies]
+    def of(self, rows: slice | Tensor) -> Noise:
+        part = SeededNoise(self.keys[rows])
+        part.decoded = self.decoded[rows]
         part.draws = self.draws
         self.draws += 1
         return part

@@ -94,6 +94,12 @@ class Recorder:
             if kept is not None:
                 del kept[longest:]
 
+    def select(self, rows: Tensor) -> None:
+        """Row i becomes what row `rows[i]` was, in all that was recorded."""
+        for kept in (self.scores, self.logits, self.attentions, self.cross, self.hidden):
+            if kept:
+                kept[:] = [_selected(entry, rows) for entry in kept]
+
     def undo(self) -> None:
         """Forget the last step."""
         for kept in (self.scores, self.logits, self.attentions, self.cross, self.hidden):
@@ -130,6 +136,12 @@ class Recorder:
             cross_attentions=frozen(self.cross),
             decoder_hidden_states=frozen(self.hidden),
         )
+
+
+def _selected(entry: Any, rows: Tensor) -> Any:
+    if isinstance(entry, tuple):
+        return tuple(_selected(one, rows) for one in entry)
+    return entry.index_select(0, rows) if isinstance(entry, Tensor) else entry
 
 
 def _placed(

@@ -196,6 +196,14 @@ class StepScores:
             return highest.masked_fill(positions >= counts[:, None], 0.0)
         return None if self.judged is None else highest_values(self.judged)[:, None]
 
+    def follow(self, rows: Tensor) -> None:
+        """Row i becomes what row `rows[i]` was."""
+        for name in ("raw", "draft", "judged", "_scores", "_each", "_each_scores"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, value.index_select(0, rows))
+        self._highest = [one.index_select(0, rows) for one in self._highest]
+
     def record(self) -> None:
         """Record what the call returns of this step, if that was not done yet."""
         recorder = self._state.recorder

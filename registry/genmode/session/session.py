@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import CancelledError, DecodingError, GenmodeError
+from ..errors import CancelledError, DecodingError, GenmodeError, UnsupportedError
 from ..hf.embeddings import lookup_failure
 from .draft_model import DraftModel
 from .draft_scorer import DraftScorer
 from .judging import check_result
 from .noise import SeededNoise, TorchNoise, drawn_freely, drawn_from
+from .population import arrange, drop, follow, fork, restart
 from .readback import AsyncReadback
 from .recording import CallReplay
 from .scores import StepScores
 from .step import DecodingStep
 from .step_end import StepEnd
-from .token_buffer import TokenBuffer
 
 if TYPE_CHECKING:
     from ..contract.history import History
@@ -41,13 +41,22 @@ class DecodingSession:
         self._state, self._observe = state, observe
         self._end = StepEnd(state)
         self._scores: StepScores | None = None
+        self._step: DecodingStep | None = None
         given, vocabulary = state.given, state.vocabulary
         self.model, self.tokenizer, self.generation_config = given.model, given.tokenizer, given.config
         self.assistant_model, self.assistant_tokenizer = given.assistant_model, given.assistant_tokenizer
         self.vocab_size, self.eos_token_ids, self.pad_token_id = vocabulary
-        self.device, self.num_inputs, self.rows = state.device, state.num_inputs, state.rows
+        self.device, self.num_inputs = state.device, state.num_inputs
         self.prompt_length, self.max_length = state.history.prompt, state.max_length
         self.replay = CallReplay(state)
+
+    @property
+    def rows(self) -> int:
+        return self._state.rows
+
+    @property
+    def inputs(self) -> Tensor:
+        return self._state.inputs
 
     @property
     def history(self) -> History:
@@ -64,8 +73,17 @@ class DecodingSession:
                 f"the strategy decides itself which rows are done, and {state.backtracking.named} may take tokens back; "
                 'a strategy whose rows cannot go back states needs = {"reorder"}'
             )
-        state.ending, state.pads = ending, False
-        raw = self._guarded(state.engine.prefill)
+        if not state.begins:
+            raise DecodingError(
+                "a second loop over session.steps(): the rows are what the first made of them. "
+                "session.restart(lengths) lets them begin again behind a prefix"
+            )
+        state.begins, state.ending, state.pads = False, ending, False
+        if state.some_done:
+            state.finish_rows(~state.unfinished)
+        if state.step_index >= 0 and (state.stopping.late or not bool(state.unfinished.any())):
+            return
+        raw = self._guarded(self._prefill if state.step_index < 0 else self._forward)
         while True:
             state.step_index += 1
             self.check_cancelled()
@@ -73,7 +91,7 @@ class DecodingSession:
             state.noise.mark()
             draft, state.draft = state.draft, None
             scores = self._scores = StepScores(state, raw, draft)
-            step = DecodingStep(state, scores)
+            step = self._step = DecodingStep(state, scores)
             yield step
             if not step.committed:
                 raise DecodingError(f"the strategy ended step {step.index} without commit(tokens)")
@@ -86,9 +104,17 @@ class DecodingSession:
             raw = self._guarded(self._forward)
         self._end.wait_for_peers(self._forward)
 
+    def _prefill(self) -> Tensor:
+        """The prompt's forward; rows that have come before it are given its results."""
+        state = self._state
+        raw, moved = state.engine.prefill(), state.moved
+        follow(state)
+        return raw if moved is None else raw.index_select(0, moved)
+
     def _forward(self) -> Tensor:
         """The next forward: each row's last token, and the draft behind it."""
         state = self._state
+        follow(state)
         ready, state.ready_logits = state.ready_logits, None
         if ready is None:
             last = state.history.last()
@@ -120,7 +146,28 @@ class DecodingSession:
 
     def flush(self) -> None:
         """The strategy has returned: hand the streamer what is left."""
+        if self._state.abilities.population and self._state.result is None:
+            arrange(self._state)
         self._end.flush(self._state)
+
+    def fork(self, rows: Tensor) -> None:
+        self._between("fork")
+        fork(self._state, rows)
+
+    def drop(self, rows: Tensor) -> None:
+        self._between("drop")
+        drop(self._state, rows)
+
+    def restart(self, lengths: Tensor) -> None:
+        self._between("restart")
+        restart(self._state, lengths)
+
+    def _between(self, verb: str) -> None:
+        """Raises if rows cannot change now."""
+        if not self._state.abilities.population:
+            raise UnsupportedError(f'{verb} changes the rows; a strategy that does so states needs = {{"population"}}')
+        if self._step is not None and not self._step.committed:
+            raise ValueError(f"{verb} comes behind commit(tokens), when the step is over")
 
     def stop_when(self, flag: Tensor) -> None:
         self._state.stop_flag = flag
@@ -128,17 +175,17 @@ class DecodingSession:
     def done_after(self, rows: Tensor, tokens: Tensor) -> Tensor:
         state, scores = self._state, self._scores
         history, stopping = state.history, state.stopping
-        length = history.level
-        if length is None:
-            raise ValueError("done_after needs rows of one length")
-        if length + 1 >= self.max_length or stopping.late:
+        lengths = history.lengths.index_select(0, rows) + 1 if history.level is None else None
+        if stopping.late or (history.level is not None and history.level + 1 >= self.max_length):
             return torch.ones_like(tokens, dtype=torch.bool)
         done = stopping.ends(tokens)
+        if lengths is not None:
+            longest = lengths >= self.max_length
+            done = longest if done is None else done | longest
         if stopping.others:
             if scores is not None:
                 scores.record()  # criteria of transformers read the scores of this step as well
-            ids = torch.cat([history.ids.index_select(0, rows), tokens[:, None]], dim=1)
-            continued = TokenBuffer(ids, None, history.starts.index_select(0, rows), history.prompt, length + 1)
+            continued = history.continued(rows, tokens)
             more = stopping.check(
                 continued,
                 lambda: scores.scores.index_select(0, rows) if scores is not None else torch.empty(0),
@@ -223,7 +270,7 @@ class DecodingSession:
             found: Tensor = self.replay(drawn_freely, probabilities, count)
             return found
         if probabilities.shape[0] != self.rows:
-            noise = noise.strided(self.rows // self.num_inputs)
+            noise = noise.of(self._state.first_rows)
         return drawn_from(noise, probabilities, count)
 
     def uniform(self) -> Tensor:
@@ -234,4 +281,4 @@ class DecodingSession:
 
         The session and its cache then go with their last user, and do not wait for Python's garbage collector.
         """
-        self._scores = self._observe = None
+        self._scores = self._observe = self._step = None

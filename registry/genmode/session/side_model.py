@@ -82,7 +82,7 @@ class SideModel:
     def reorder(self, rows: Tensor) -> None:
         """Row i continues what row `rows[i]` was."""
         self._catch_up()
-        self.engine.select(rows.to(self._device), True)
+        self.engine.select(rows.to(self._device), len(rows) == len(self._lengths))
         self._lengths, self._last = self._lengths.index_select(0, rows), self._last.index_select(0, rows)
         if self._logits is not None:
             self._logits = self._logits.index_select(0, rows.to(self._device))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from .token_buffer import TokenBuffer
 
 
+NEVER = 2**62
+"""The end of a row that has not ended."""
+
+
 class Given(NamedTuple):
     """What the caller gave."""
 
@@ -33,6 +37,12 @@ class Given(NamedTuple):
     assistant_model: Any = None
     assistant_tokenizer: Any = None
     encoder_input_ids: Tensor | None = None
+
+
+class Follower(Protocol):
+    """What learns that row i becomes what row `rows[i]` was, `rows` being `[new rows]`, long."""
+
+    def reorder(self, rows: Tensor) -> None: ...
 
 
 class Vocabulary(NamedTuple):
@@ -64,6 +74,10 @@ class Abilities(NamedTuple):
     """Whether rows may take different numbers of tokens; streaming them then asks the device each step."""
     backtracks: bool
     """Whether processors may take back what was decoded."""
+    population: bool = False
+    """Whether rows may fork, leave and begin again; the host then reads each step's flags at once."""
+    rests: bool = False
+    """Whether rows that have ended may leave the forward, since nothing reads what it says of them."""
 
 
 @dataclass
@@ -71,7 +85,8 @@ class DecodeState:
     """A running call.
 
     Attributes:
-        num_inputs: inputs; `history.rows / num_inputs` neighbouring rows belong to one.
+        num_inputs: inputs; at first `history.rows / num_inputs` neighbouring rows belong to one.
+        inputs: `[rows]`, long: which input each row belongs to.
         unfinished: `[rows]`, bool: rows that are still decoded.
         some_done: whether any row may have ended.
         pads: whether rows that have ended take the padding token.
@@ -82,7 +97,11 @@ class DecodeState:
         draft: `[rows, k]`, long: what the next forward runs behind each row's last token.
         ready_logits: `[rows, vocab]`: of the next forward, where `Step.look` has run it already.
         stop_flag: one bool on the device: the strategy wants to stop after this step.
-        side_engines: engines of models beside the first.
+        reordered: `[rows]`, long: which rows this step's commit made the rows continue; None for themselves.
+        moved: `[rows]`, long: which row of the engine each row is, where rows have come and gone since its last forward.
+        ends: `[rows]`, long: the length at which a padded row had ended, in a population; a great number for others.
+        begins: whether a loop over steps may begin.
+        side_engines, draft_models: engines of models beside the first, and the draft models that have some of them.
         result: the result, where it is not simply the rows; `beams` has its scores and beam indices.
     """
 
@@ -99,7 +118,9 @@ class DecodeState:
     emitter: Emitter | None
     num_inputs: int
     backtracking: Backtracking | None = None
+    inputs: Tensor = field(init=False)
     unfinished: Tensor = field(init=False)
+    ends: Tensor = field(init=False)
     some_done: bool = False
     pads: bool = False
     ending: bool = True
@@ -109,13 +130,20 @@ class DecodeState:
     draft: Tensor | None = None
     ready_logits: Tensor | None = None
     stop_flag: Tensor | None = None
+    reordered: Tensor | None = None
+    moved: Tensor | None = None
+    begins: bool = True
+    draft_models: list[Follower] = field(default_factory=list["Follower"])
     side_engines: list[Engine] = field(default_factory=list["Engine"])
     result: Tensor | None = None
     beams: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.device = self.history.buffer.device
-        self.unfinished = torch.ones(self.history.rows, dtype=torch.bool, device=self.device)
+        rows, device = self.history.rows, self.device
+        self.unfinished = torch.ones(rows, dtype=torch.bool, device=device)
+        self.inputs = torch.arange(self.num_inputs, device=device).repeat_interleave(rows // self.num_inputs)
+        self.ends = torch.full((rows,), NEVER, device=device)
 
     @property
     def rows(self) -> int:
@@ -137,8 +165,15 @@ class DecodeState:
 
     @property
     def host_reads_freely(self) -> bool:
-        """Whether the host may read tensors without waiting for a device."""
-        return host_sync.is_free(self.device)
+        """Whether the host may read tensors: without waiting for a device, or in a population, which waits."""
+        return self.abilities.population or host_sync.is_free(self.device)
+
+    @property
+    def first_rows(self) -> slice | Tensor:
+        """One row of each input, the first."""
+        if not self.abilities.population:
+            return slice(None, None, self.rows // self.num_inputs)
+        return (self.inputs == torch.arange(self.num_inputs, device=self.device)[:, None]).int().argmax(1)
 
     @property
     def reads_scores(self) -> bool:
@@ -185,6 +220,7 @@ class DecodeState:
         self.surroundings = Surroundings(_ended)
         self.chain.release()
         self.stopping.others = []
+        self.draft_models.clear()
 
 
 def _ended(model: Any, input_ids: Tensor, attention_mask: Tensor, longest: int) -> Engine:

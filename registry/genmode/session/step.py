@@ -66,9 +66,10 @@ class DecodingStep:
 
     def look(self, tokens: Tensor, *, one_by_one: bool = False) -> Look:
         state = self._state
-        if state.history.level is None or self.draft is not None or state.abilities.backtracks:
+        if self.draft is not None or state.abilities.backtracks:
             raise ValueError(
-                'look needs rows of one length and no draft; a strategy that looks states needs = {"level"}'
+                "look comes where no draft is being verified, and no processor takes tokens back; a strategy that looks "
+                'states needs = {"level"}, or {"population"}'
             )
         self._scores.record()  # of this step's forward, before the candidates' takes its place
         logits, states = state.engine.look(tokens, one_by_one)
@@ -83,12 +84,17 @@ class DecodingStep:
             raise RuntimeError("this step is already committed; take the next one from session.steps()")
         self.committed = True
         state = self._state
-        unevenly = self.draft is not None or counts is not None or state.abilities.backtracks
+        unevenly = (
+            self.draft is not None or counts is not None or state.abilities.backtracks or state.history.level is None
+        )  # fmt: skip
         check_tokens(state, self._scores, tokens, unevenly)
         if taken is not None:
             if self._look is None or rows is not None:
                 raise ValueError("commit(taken=...) follows look() and does not go with rows=")
-            advance(state, self._scores, tokens, None)
+            if state.history.level is None:
+                advance_unevenly(state, self._scores, tokens[:, None], torch.ones_like(tokens))
+            else:
+                advance(state, self._scores, tokens, None)
             logits = self._look.logits
             state.engine.take(taken)
             state.ready_logits = logits.gather(1, taken[:, None, None].expand(-1, 1, logits.shape[2]))[:, 0]
@@ -97,9 +103,9 @@ class DecodingStep:
         else:
             tokens = tokens if tokens.dim() == 2 else tokens[:, None]
             counts = torch.ones_like(tokens[:, 0]) if counts is None else counts
-            if rows is not None:
+            if rows is not None and state.abilities.backtracks:
                 raise ValueError(
-                    "a step with a draft, or whose tokens a processor may take back, cannot reorder rows; a strategy "
-                    'that reorders states needs = {"reorder"}, and commits one token a row'
+                    "a processor of this call may take tokens back, and rows of a strategy that does not say so cannot be "
+                    'reordered; a strategy that reorders states needs = {"reorder"}'
                 )
-            advance_unevenly(state, self._scores, tokens, counts)
+            advance_unevenly(state, self._scores, tokens, counts, rows)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..sampling.selection import highest_values
-from .judging import exhausted, unsound
+from .judging import crossed, exhausted, unsound
 from .readback import AsyncReadback
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ class StepEnd:
         self.agree, self.peers = state.surroundings.agree, state.surroundings.peers
         self.host_reads_freely = state.host_reads_freely
         self.brings_tokens = (
-            state.emitter is not None and not state.abilities.drafts and not state.abilities.backtracks
+            state.emitter is not None
+            and not (state.abilities.drafts or state.abilities.backtracks or state.abilities.population)
         )  # fmt: skip
-        self.readback = AsyncReadback(state.device, 4 + (state.rows if self.brings_tokens else 0))
+        self.readback = AsyncReadback(state.device, 5 + (state.rows if self.brings_tokens else 0))
         self.undone = False
         self.level: int | None = None
         """The length that all rows had after the step before, where the host knew it."""
@@ -76,7 +77,7 @@ class StepEnd:
             forward()
 
     def _on_host(self, state: DecodeState, stop_flag: Tensor | None) -> bool:
-        if state.emitter is not None and state.ending:
+        if state.emitter is not None and state.ending and not state.abilities.population:
             self._stream(state, state.emitter)
         if stop_flag is not None and bool(stop_flag):
             return True
@@ -92,10 +93,12 @@ class StepEnd:
         before_level, self.level = self.level, level
         unfinished = state.unfinished if state.ending and state.some_done else None
         last = state.history.last()[:, 0] if self.brings_tokens else None
+        rows, state.reordered = state.reordered, None
+        inputs = None if rows is None else state.inputs
         if level is None:
-            values = report(seen, may_be_masked, unfinished, stop_flag, last, state.history.lengths)
+            values = report(seen, may_be_masked, unfinished, stop_flag, last, inputs, rows, state.history.lengths)
         else:
-            values = state.engine.replay(report, seen, may_be_masked, unfinished, stop_flag, last, None)
+            values = state.engine.replay(report, seen, may_be_masked, unfinished, stop_flag, last, inputs, rows, None)
         before = self.readback.exchange(values)
         if state.emitter is not None and state.ending and not self.brings_tokens:
             self._stream(state, state.emitter)
@@ -103,8 +106,10 @@ class StepEnd:
             return False
         if int(before[1]) < state.rows and seen is not None:
             raise exhausted(state, int(before[1])) if int(before[3]) else unsound(int(before[1]), state)
+        if int(before[4]):
+            raise crossed()
         if self.brings_tokens and state.ending and state.emitter is not None:
-            state.emitter.put(before[4:])
+            state.emitter.put(before[5:])
         if level is None:  # one step later rows are longer by at most what that step fed
             state.limit((int(before[2]) if before_level is None else before_level) + state.step_width)
         if int(before[0]):
@@ -131,10 +136,12 @@ class StepEnd:
             return
         if state.result is not None:
             state.emitter.reach(state.result[:: max(1, len(state.result) // state.num_inputs)], None)
+        elif state.abilities.population:
+            state.emitter.reach(state.sequences()[state.first_rows], None)
         elif self.brings_tokens:
             last = self.readback.last()
             if last is not None and not self.undone:
-                state.emitter.put(last[4:])
+                state.emitter.put(last[5:])
         elif state.backtracking is not None:
             state.emitter.advance(state.history, torch.zeros_like(state.unfinished))
         state.emitter.end()
@@ -142,9 +149,9 @@ class StepEnd:
 
 def report(
     scores: Tensor | None, may_be_masked: bool, unfinished: Tensor | None, stop_flag: Tensor | None,
-    last: Tensor | None, lengths: Tensor | None,
+    last: Tensor | None, inputs: Tensor | None, rows: Tensor | None, lengths: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    """What the host must know of a step: `[4]` or `[4 + rows]`, long.
+    """What the host must know of a step: `[5]` or `[5 + rows]`, long.
 
     Args:
         scores: `[rows, ..., vocab]`: what tokens were chosen from; None if they may be anything.
@@ -152,13 +159,15 @@ def report(
         unfinished: `[rows]`, bool; None if no row can have ended.
         stop_flag: one bool; None for false.
         last: `[rows]`, long: tokens to be streamed.
+        inputs, rows: `[rows]`, long: each row's input, and which row it continues; None where rows stay.
         lengths: `[rows]`, long; None if the host knows them.
 
     Returns:
         Whether the loop goes on, how many rows there are before the first whose highest score is not finite, the greatest
-        length, whether a row has no token left, and the tokens to be streamed. What was not given counts for nothing.
+        length, whether a row has no token left, whether one continues another input's, and the tokens to be streamed. What was
+        not given counts for nothing.
     """
-    device = next(one.device for one in (scores, unfinished, stop_flag, last, lengths) if one is not None)
+    device = next(one.device for one in (scores, unfinished, stop_flag, last, lengths, rows) if one is not None)
     one = torch.ones(1, dtype=torch.long, device=device)
     running = one if unfinished is None else unfinished.any().long()[None]
     if stop_flag is not None:
@@ -173,4 +182,7 @@ def report(
         sound = (best - best == 0).cumprod(0, dtype=torch.long).sum(0, keepdim=True)  # a finite number less itself is 0
         dead = (best.amin(0, keepdim=True) == -torch.inf).long()
     longest = one if lengths is None else lengths.amax()[None]
-    return torch.cat([running, sound, longest, dead, *([] if last is None else [last])])
+    crossing = 0 * one
+    if inputs is not None and rows is not None:
+        crossing = (inputs.index_select(0, rows) != inputs).any().long()[None]
+    return torch.cat([running, sound, longest, dead, crossing, *([] if last is None else [last])])

@@ -76,6 +76,17 @@ class TokenBuffer(History):
             self._buffer, self.lengths + count, self.starts, self.prompt, None, self._bound + count
         )  # fmt: skip
 
+    def continued(self, rows: Tensor, tokens: Tensor) -> TokenBuffer:
+        """Candidates: row `rows[i]` continued by `tokens[i]`; both are `[n]`, long."""
+        starts = self.starts.index_select(0, rows)
+        if self.level is not None:
+            ids = torch.cat([self.ids.index_select(0, rows), tokens[:, None]], dim=1)
+            return TokenBuffer(ids, None, starts, self.prompt, self.level + 1)
+        lengths = self.lengths.index_select(0, rows)
+        ids = torch.nn.functional.pad(self.tokens.index_select(0, rows), (0, 1))
+        ids.scatter_(1, lengths[:, None], tokens[:, None])
+        return TokenBuffer(ids, lengths + 1, starts, self.prompt, None, self._bound + 1)
+
     def write(self, tokens: Tensor) -> None:
         """Put `tokens` `[rows, count]` behind each row's last token, without lengthening the rows."""
         count = tokens.shape[1]

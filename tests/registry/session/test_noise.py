@@ -162,7 +162,7 @@ class TestNoise:
     def test_each_draw_of_a_step_has_numbers_of_its_own(self) -> None:
         noise, like = SeededNoise(torch.tensor([3, 3, 4])), torch.zeros(3, 50)
         draws = [noise.exponential_full(like)[0], noise.exponential_full(like)[0]]
-        draws.append(noise.strided(3).exponential_full(like[:1])[0])
+        draws.append(noise.of(slice(None, None, 3)).exponential_full(like[:1])[0])
         assert not any(torch.isclose(a, b).any() for a, b in pairwise(draws))
 
     def test_uniform_numbers_of_one_step_differ(self) -> None:

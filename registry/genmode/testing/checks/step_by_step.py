@@ -166,6 +166,21 @@ def reorder(case: Case) -> None:
 
 
 @check(*ROWS)
+def population(case: Case) -> None:
+    """After rows have been forked and others have left, each goes on as the row that it was: `reorder` may change their
+    number, and what is kept of each row follows.
+    """
+    drive, _ = play(case)
+    straight, _ = play(case)
+    scores = random_scores(3, 77)
+    before = says(case, straight, scores)
+    for rows in ([0, 1, 2, 1, 0], [3, 4, 2], [0, 1]):
+        drive.reorder(rows)
+    kept = [1, 0]  # what the rows were at first: 0 1 2 1 0, then 1 0 2, then 1 0
+    alike(before[kept], says(case, drive, scores[kept]), "rows that stayed, then forks of them whose siblings left")
+
+
+@check(*ROWS)
 def reset(case: Case) -> None:
     """An object that served a call serves the next one like a fresh one."""
     drive, _ = play(case, steps=8, seed=30)

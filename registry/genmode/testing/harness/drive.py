@@ -123,11 +123,14 @@ class Drive:
 
     def reorder(self, rows: Sequence[int]) -> None:
         """Row i continues what row `rows[i]` was."""
-        index = torch.tensor(list(rows))
+        index, state = torch.tensor(list(rows)), self.state
         self.history.select(index)
+        state.unfinished, state.inputs = state.unfinished.index_select(0, index), state.inputs.index_select(0, index)
         self.state.chain.reorder(index)
         self.component.reorder(index)
-        self.state.noise.select(index)
+        noise = self.state.noise  # the numbers of the row that each continues, of which forks would get others in a call
+        if isinstance(noise, SeededNoise):
+            noise.keys, noise.decoded = noise.keys.index_select(0, index), noise.decoded.index_select(0, index)
 
     def rollback(self, counts: Sequence[int]) -> None:
         """Row i takes back its last `counts[i]` tokens."""
