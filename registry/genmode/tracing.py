@@ -28,7 +28,7 @@ from .session.chain import Chain
 if TYPE_CHECKING:
     from .plan import Plan
 
-_FORWARDS = ("prefill", "forward", "look")
+_FORWARDS = ("prefill", "forward", "look", "probe")
 
 
 class Part(pydantic.BaseModel):

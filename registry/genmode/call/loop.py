@@ -126,6 +126,7 @@ class Loop:
                 backtracks=backtracks,
                 population=Need.POPULATION in needs,
                 rests=self._rests(engine, generation_config, needs),
+                probes=bool(probing(parts)),
             )
             if clock is None:
                 return run(request, prepared, parts, noise, abilities, None)
@@ -163,8 +164,15 @@ def make_plan(request: Request, parts: Parts, prepared: Prepared) -> Plan:
         notes=(
             *parts.notes,
             *(f"{name} needs the chosen tokens on the host, which waits for them in each step" for name in waiting),
+            *(f"{name} asks the model what would follow, a forward each time" for name in probing(parts)),
         ),
     )
+
+
+def probing(parts: Parts) -> list[str]:
+    """Names of processors and criteria that ask the model what would follow."""
+    components = [*(one.processor for one in parts.chain.links), *parts.stopping.others]
+    return [one.name for one in components if Trait.PROBES in one.traits]
 
 
 def open_noise(request: Request, prepared: Prepared) -> Noise:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from .component import Component
     from .history import History
+    from .session import Look
 
 
 class SideModel(Protocol):
@@ -87,6 +88,13 @@ class Context(Protocol):
 
     def uniform(self) -> Tensor:
         """One random number in [0, 1) for each row: `[rows]`, float32."""
+        ...
+
+    def probe(self, tokens: Tensor) -> Look:
+        """What the model would say behind hypothetical tokens; for components that state `Trait.PROBES`.
+
+        See `Session.probe`. Where a draft is being scored, the rows are those that the component is asked about.
+        """
         ...
 
     def side_model(

@@ -413,6 +413,24 @@ class Session(Protocol):
         """
         ...
 
+    def probe(self, tokens: Tensor) -> Look:
+        """What the model would say behind hypothetical tokens: one forward, of which nothing is kept.
+
+        From the first step on, at any time; while a step is under way its `logits` stay as they are. Costs a forward of k
+        tokens a row, or of k + 1 behind a commit; on models whose state cannot go back, k of one and a copy of the state.
+
+        Args:
+            tokens: `[rows, k]`, long: how each row might go on.
+
+        Returns:
+            Logits behind each of the tokens, `[rows, k, vocab]`, float32, before processors; and the last layer's hidden
+            states `[rows, k, size]` where the strategy needs "hidden_states".
+
+        Raises:
+            ValueError: tokens of another form or vocabulary, or the prompt has not been read.
+        """
+        ...
+
     def draft(self, tokens: Tensor) -> None:
         """Guess how rows continue: `[rows, k]`, long; the next forward runs the guesses as well.
 

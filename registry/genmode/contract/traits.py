@@ -17,6 +17,9 @@ class Trait(str, enum.Enum):
     """A processor: it may leave a row one token alone, so that nothing behind it has a choice."""
     REMOVES_NAN = "removes_nan"
     """A processor: it puts numbers in the place of NaN and infinity, so the model's logits may hold them."""
+    PROBES = "probes"
+    """A processor or criterion: it asks the model what would follow (`Context.probe`), which costs a forward each time;
+    `explain` says so."""
     READS_SCORES = "reads_scores"
     """A criterion: `check(history, scores)` takes the scores that the last token was chosen from, `[rows, vocab]`,
     float32."""

@@ -134,6 +134,19 @@ class GraphEngine(StaticEngine):
         self.outputs = captured.outputs
         return self.outputs.logits, last_hidden(self.outputs)
 
+    def probe(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Captured as a forward that leaves the lengths alone, so there is nothing to take back."""
+        self._materialize()
+        count = tokens.shape[1]
+        if self.buffers is not None and self.bound + count > self.buffers.capacity:
+            self._enlarge(self.bound + count)
+        captured = self._captured(tokens, "probe")
+        if captured is None:
+            return super().probe(tokens)
+        captured.tokens.copy_(tokens)
+        captured.graph.replay()
+        return captured.logits, last_hidden(captured.outputs)
+
     def take(self, chosen: Tensor) -> None:
         super().take(chosen)
         if self.buffers is not None and self.length is not None:
@@ -197,7 +210,7 @@ class GraphEngine(StaticEngine):
             attention_mask=self._mask(mask), past_key_values=buffers.cache, use_cache=True, logits_to_keep=count,
             **self.extra,
         )  # fmt: skip
-        if kind != "look":
+        if kind == "forward":
             buffers.lengths += count
         if kind == "forward" and count == 1:
             buffers.store_logits(outputs.logits[:, 0])

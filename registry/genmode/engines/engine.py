@@ -46,6 +46,14 @@ class Engine(Protocol):
         """
         ...
 
+    def probe(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `forward` of `tokens` `[rows, count]` would return, and the last hidden states; nothing is kept of it."""
+        ...
+
+    def refeed(self, tokens: Tensor) -> None:
+        """Feed `tokens` `[rows, count]` that were taken back, and whose results are known: `outputs` stay."""
+        ...
+
     def take(self, chosen: Tensor) -> None:
         """Each row keeps candidate `chosen[i]` of the last `look`; `chosen` is `[rows]`, long."""
         ...

@@ -6,6 +6,7 @@ is run alone: slow, but the same tokens on any model whose cache can forget.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -178,6 +179,34 @@ class PortableEngine:
         hidden = last_hidden(self.outputs)
         # without a cache a forward returns states of the whole text
         return logits.view(rows, count, -1), None if hidden is None else hidden[:, -1].reshape(rows, count, -1)
+
+    def probe(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._alone:
+            parts = [one.probe(tokens[row : row + 1]) for row, one in enumerate(self._alone)]
+            states = [hidden for _, hidden in parts if hidden is not None]
+            return torch.cat([logits for logits, _ in parts]), torch.cat(states) if states else None
+        kept, count = dict(self.__dict__), tokens.shape[1]
+        if not self.kwargs.get("use_cache", True) or self._prompt_kept():
+            logits, hidden = self.forward(tokens), last_hidden(self.outputs)
+            self.rewind(count)
+            self.outputs = kept["outputs"]
+        else:  # a state that cannot go back: a copy of it goes on
+            self.outputs, self.kwargs = copy.deepcopy((self.outputs, self.kwargs))
+            parts = []
+            for token in tokens.split(1, dim=1):
+                parts.append((self._forward(token), last_hidden(self.outputs)))
+            states = [hidden[:, -1:] for _, hidden in parts if hidden is not None]
+            logits, hidden = torch.cat([one for one, _ in parts], 1), torch.cat(states, 1) if states else None
+            self.__dict__.update(kept)
+        return logits, None if hidden is None else hidden[:, -count:]
+
+    def refeed(self, tokens: Tensor) -> None:
+        for row, one in enumerate(self._alone):
+            one.refeed(tokens[row : row + 1])
+        if not self._alone:
+            outputs = self.outputs
+            self._forward(tokens)
+            self.outputs = outputs
 
     def _prompt_kept(self) -> bool:
         """Whether the cache can forget a token, so that candidates may be run one after the other."""

@@ -37,6 +37,13 @@ class RestingRows:
         logits, hidden = self.engine.look(tokens.index_select(0, self.running), one_by_one)
         return self._spread(logits), None if hidden is None else self._spread(hidden)
 
+    def probe(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits, hidden = self.engine.probe(tokens.index_select(0, self.running))
+        return self._spread(logits), None if hidden is None else self._spread(hidden)
+
+    def refeed(self, tokens: Tensor) -> None:
+        self.engine.refeed(tokens.index_select(0, self.running))
+
     def take(self, chosen: Tensor) -> None:
         self.engine.take(chosen.index_select(0, self.running))
 

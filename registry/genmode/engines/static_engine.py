@@ -25,6 +25,9 @@ PLAIN_INPUTS = frozenset(
 )  # fmt: skip
 """Model inputs that the static engine knows how to continue; any other makes the call portable."""
 
+BEYOND = 64
+"""So many tokens behind the longest result have positions of their own, for probes."""
+
 
 class StaticEngine:
     """See `genmode.engines.engine.Engine`.
@@ -49,9 +52,8 @@ class StaticEngine:
         self.outputs: Any = None
         self.length: int | None = self.prompt
         self.bound = self.prompt
-        self.last = max(int(config.max_length), self.prompt) - 1
-        """The slot of the last token that counts; drafts behind it take its position, since a model may have none
-        beyond."""
+        self.last = last_position(model, max(int(config.max_length), self.prompt))
+        """Slots behind this one, which only drafts and probes reach, take its position."""
         self.copies = copies
         self.eager = attention.attention_name(model) == "eager"
         layers = model.config.get_text_config(decoder=True).num_hidden_layers
@@ -184,6 +186,18 @@ class StaticEngine:
         states = [state for _, state in parts if state is not None]
         return torch.cat([logits for logits, _ in parts], 1), torch.cat(states, 1) if states else None
 
+    def probe(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        outputs, bound = self.outputs, self.bound
+        logits, hidden = self.forward(tokens), last_hidden(self.outputs)
+        self.rewind(tokens.shape[1])
+        self.outputs, self.bound = outputs, bound
+        return logits, hidden
+
+    def refeed(self, tokens: Tensor) -> None:
+        outputs = self.outputs
+        self.forward(tokens)
+        self.outputs = outputs
+
     def _look_unevenly(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same where rows differ in length, in one forward."""
         count = tokens.shape[1]
@@ -294,6 +308,12 @@ class StaticEngine:
 
     def close(self) -> None:
         self.outputs = None
+
+
+def last_position(model: Any, longest: int) -> int:
+    """The last position that a forward may use, where rows get `longest` tokens long; a model may have none beyond."""
+    known = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return longest - 1 if known is None else max(longest, min(longest + BEYOND, known)) - 1
 
 
 def chosen_outputs(outputs: Any, start: int, chosen: Tensor) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def advance(state: DecodeState, scores: StepScores, tokens: Tensor, rows: Tensor
     elif state.pads:
         tokens = tokens.where(state.unfinished, pad or 0)
     history.append(tokens)
+    state.held -= 1
     state.chain.accept(tokens)
     state.noise.move(state)
     if state.ending:
@@ -83,6 +84,7 @@ def advance_unevenly(
     if rows is not None:
         select(state, rows)
         scores.follow(rows)
+        state.verifying = scores.draft
         state.recorder.select(rows)
     positions = torch.arange(width, device=state.device)
     state.step_width = width
@@ -129,6 +131,7 @@ def advance_unevenly(
         state.taken_back, unfed = state.taken_back + gone, unfed + gone
     state.finish_rows(history.lengths >= state.max_length)
     state.engine.rewind(unfed)
+    state.held, state.verifying = -1, None
     state.noise.move(state)
     notice_level(state)
 
@@ -146,7 +149,9 @@ def _first_done(state: DecodeState, scores: StepScores, tokens: Tensor) -> Tenso
             seen = (
                 functools.partial(scores.each_scores.select, 1, position) if state.stopping.needs_scores else _unasked
             )
+            state.ahead, state.judging = position + 1, True
             more = state.stopping.check(state.history.ahead(position + 1), seen)
+            state.ahead, state.judging = 0, False
             columns.append(more if more is not None else torch.zeros_like(state.unfinished))
         stacked = torch.stack(columns, dim=1)
         done = stacked if done is None else done | stacked

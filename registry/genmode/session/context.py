@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..errors import UnsupportedError
+from .probe import probe
 from .side_model import SideModel
 
 if TYPE_CHECKING:
     from ..contract.component import Component
     from ..contract.history import History
+    from ..contract.session import Look
     from .state import DecodeState
 
 
@@ -49,6 +52,12 @@ class CallContext:
 
     def uniform(self) -> Tensor:
         return self._state.noise.uniform()
+
+    def probe(self, tokens: Tensor) -> Look:
+        state = self._state
+        if not state.abilities.probes:
+            raise UnsupportedError('a component that probes the model states traits = {"probes"}')
+        return probe(state, tokens)
 
     def side_model(
         self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, *, model: Any = None

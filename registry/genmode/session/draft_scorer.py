@@ -45,7 +45,10 @@ class DraftScorer:
         state = self._state
         if not len(state.chain):
             return logits
-        return state.chain.process(logits, state.history.ahead(len(self._taken)))
+        state.ahead = len(self._taken)
+        found = state.chain.process(logits, state.history.ahead(state.ahead))
+        state.ahead = 0
+        return found
 
     def draw(self, scores: Tensor) -> Tensor:
         state = self._state

@@ -82,7 +82,8 @@ def restart(state: DecodeState, lengths: Tensor) -> None:
     state.stopping.rollback(counts)
     state.taken_back = state.taken_back + counts
     history.set_lengths(lengths, history.bound)
-    state.engine.rewind(counts if state.ready_logits is None else counts + 1)  # a look has run the last token already
+    state.engine.rewind(counts + 1 + state.held)  # a look has run the last token already
+    state.held = -1
     state.unfinished = (state.unfinished | ~whole) & (lengths < state.max_length)
     state.ends = state.ends.masked_fill(state.unfinished, NEVER)
     state.some_done = not bool(state.unfinished.all())

@@ -233,10 +233,12 @@ class StepScores:
         results: list[Tensor] = []
         for offset in range(each.shape[1]):
             state.noise.move(state, offset)
+            state.ahead = offset
             results.append(function(each[:, offset].clone(), state.history.ahead(offset)))
             if self.judged is not None:
                 self._highest.append(highest_values(self.judged))
             if offset < self.draft.shape[1]:
                 state.chain.accept(self.draft[:, offset])
+        state.ahead = 0
         self.walked = True
         return results

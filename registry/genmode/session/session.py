@@ -15,6 +15,7 @@ from .draft_scorer import DraftScorer
 from .judging import check_result
 from .noise import SeededNoise, TorchNoise, drawn_freely, drawn_from
 from .population import arrange, drop, follow, fork, restart
+from .probe import probe
 from .readback import AsyncReadback
 from .recording import CallReplay
 from .scores import StepScores
@@ -23,6 +24,7 @@ from .step_end import StepEnd
 
 if TYPE_CHECKING:
     from ..contract.history import History
+    from ..contract.session import Look
     from .state import DecodeState
 
 DRAFT_WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -89,7 +91,9 @@ class DecodingSession:
             self.check_cancelled()
             self._end.check_logits(state, raw)
             state.noise.mark()
-            draft, state.draft = state.draft, None
+            draft = state.verifying = state.draft
+            state.draft = None
+            state.held = 0 if draft is None else draft.shape[1]
             scores = self._scores = StepScores(state, raw, draft)
             step = self._step = DecodingStep(state, scores)
             yield step
@@ -161,6 +165,9 @@ class DecodingSession:
     def restart(self, lengths: Tensor) -> None:
         self._between("restart")
         restart(self._state, lengths)
+
+    def probe(self, tokens: Tensor) -> Look:
+        return probe(self._state, tokens)
 
     def _between(self, verb: str) -> None:
         """Raises if rows cannot change now."""

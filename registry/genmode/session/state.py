@@ -78,6 +78,8 @@ class Abilities(NamedTuple):
     """Whether rows may fork, leave and begin again; the host then reads each step's flags at once."""
     rests: bool = False
     """Whether rows that have ended may leave the forward, since nothing reads what it says of them."""
+    probes: bool = False
+    """Whether a component other than the strategy says that it probes the model."""
 
 
 @dataclass
@@ -95,6 +97,11 @@ class DecodeState:
         step_width: tokens that a row may have taken in the last step, at most.
         taken_back: `[rows]`, long: how many tokens each row has taken back so far; 0 where none can.
         draft: `[rows, k]`, long: what the next forward runs behind each row's last token.
+        held: how many tokens the engine holds beyond each row's last one: those of the draft that is being verified; -1
+            behind a commit, when the last token has not been fed.
+        ahead: how many tokens of a draft, behind each row's last one, are taken as decoded while components are asked.
+        verifying: `[rows, k]`, long: the draft that is being verified.
+        judging: whether criteria are asked about tokens of a commit, behind each row's last one.
         ready_logits: `[rows, vocab]`: of the next forward, where `Step.look` has run it already.
         stop_flag: one bool on the device: the strategy wants to stop after this step.
         reordered: `[rows]`, long: which rows this step's commit made the rows continue; None for themselves.
@@ -128,6 +135,10 @@ class DecodeState:
     step_width: int = 1
     taken_back: Tensor | int = 0
     draft: Tensor | None = None
+    held: int = 0
+    ahead: int = 0
+    verifying: Tensor | None = None
+    judging: bool = False
     ready_logits: Tensor | None = None
     stop_flag: Tensor | None = None
     reordered: Tensor | None = None

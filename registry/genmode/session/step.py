@@ -97,6 +97,7 @@ class DecodingStep:
                 advance(state, self._scores, tokens, None)
             logits = self._look.logits
             state.engine.take(taken)
+            state.held = 0
             state.ready_logits = logits.gather(1, taken[:, None, None].expand(-1, 1, logits.shape[2]))[:, 0]
         elif not unevenly:
             advance(state, self._scores, tokens, rows)

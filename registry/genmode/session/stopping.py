@@ -16,7 +16,7 @@ from ..contract.criterion import StoppingCriterion
 from ..contract.history import History
 from ..contract.stand_in import StandIn
 from ..contract.traits import Trait
-from ..errors import DecodingError, GenmodeError
+from ..errors import DecodingError, GenmodeError, UnsupportedError
 from .token_buffer import TokenBuffer
 
 
@@ -120,6 +120,11 @@ class Stopping:
         for one in self.others:
             checker = one
             if rows is not None:
+                if Trait.PROBES in one.traits:
+                    raise UnsupportedError(
+                        f"criterion {one.name!r} asks the model what would follow, which it cannot of candidates that are "
+                        "no rows yet; use a strategy that does not weigh several, such as 'greedy_search' or 'sample'"
+                    )
                 checker = copy.copy(one)
                 _told(checker, "reorder", rows)
             more = (scores(),) if Trait.READS_SCORES in one.traits else ()

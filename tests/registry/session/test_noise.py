@@ -156,8 +156,11 @@ class TestNoise:
     def test_numbers_follow_reordered_rows(self) -> None:
         noise, ids = SeededNoise(torch.tensor([7, 8])), torch.arange(4).expand(2, -1)
         before = noise.exponential_at(ids)
-        noise.select(torch.tensor([1, 1]))
-        assert torch.equal(noise.exponential_at(ids), before[[1, 1]])
+        noise.select(torch.tensor([1, 0]))
+        assert torch.equal(noise.exponential_at(ids), before[[1, 0]])
+        noise.select(torch.tensor([1, 1]))  # the first goes on as the row was, the second is a fork
+        assert torch.equal(noise.exponential_at(ids)[0], before[0])
+        assert not torch.isclose(noise.exponential_at(ids)[1], before[0]).any()
 
     def test_each_draw_of_a_step_has_numbers_of_its_own(self) -> None:
         noise, like = SeededNoise(torch.tensor([3, 3, 4])), torch.zeros(3, 50)

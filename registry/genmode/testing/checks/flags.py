@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...contract import Kind
+from ...contract import Kind, Trait
 from ..harness.case import Case
-from ..harness.check import check, require
+from ..harness.check import check, inapplicable, require
 from ..harness.drive import random_scores
 from .step_by_step import next_said, play, says
 
@@ -31,6 +31,8 @@ def flags_type(case: Case) -> None:
 @check(Kind.CRITERIA)
 def candidates_leave_no_trace(case: Case) -> None:
     """A shallow copy that is reordered and asked of candidates, as beams do, leaves the object as it was."""
+    if Trait.PROBES in case.component.traits:
+        inapplicable("it asks the model about rows, and a call refuses it where a strategy looks at candidates")
     drive, _ = play(case)
     undisturbed, _ = play(case)
     looker, _ = play(case)

@@ -60,6 +60,27 @@ class SideEngine:
         self._engine.select(rows, False)
 
 
+class ProbedModel:
+    """Stands in for the engine where a component probes the model: whole forwards, of each row alone."""
+
+    outputs = None
+
+    def __init__(self, model: Any, history: TokenBuffer, encoder: Tensor | None) -> None:
+        self.model, self.history, self.encoder = model, history, encoder
+
+    @torch.no_grad()
+    def probe(self, tokens: Tensor) -> tuple[Tensor, None]:
+        """Logits behind `tokens` `[rows, k]`, long: `[rows, k, vocab]`."""
+        history, found = self.history, list[Tensor]()
+        for row, (start, end) in enumerate(zip(history.starts.tolist(), history.lengths.tolist(), strict=True)):
+            ids = torch.cat([history.tokens[row, start:end], tokens[row]])[None]
+            given = {"input_ids": ids}
+            if self.encoder is not None:
+                given = {"input_ids": self.encoder[row : row + 1], "decoder_input_ids": ids}
+            found.append(self.model(**given).logits[0, -tokens.shape[1] :])
+        return torch.stack(found), None
+
+
 class Drive:
     """One component in a call of its own.
 
@@ -89,15 +110,18 @@ class Drive:
         self.state = DecodeState(
             given=Given(case.tiny(), models.tokenizer() if tokenizer else None, config, encoder_input_ids=encoder),
             vocabulary=Vocabulary(models.VOCAB, [EOS], models.PAD),
-            abilities=Abilities(rewinds=True, drafts=False, backtracks=False),
+            abilities=Abilities(
+                rewinds=True, drafts=False, backtracks=False, probes=Trait.PROBES in self.component.traits
+            ),
             surroundings=Surroundings(
                 lambda model, ids, mask, longest: cast("Any", SideEngine(model, ids, mask, longest, read))
             ),
-            engine=cast("Any", None), history=self.history, chain=Chain([]),
+            engine=cast("Any", ProbedModel(case.tiny(), self.history, encoder)), history=self.history, chain=Chain([]),
             stopping=Stopping(length + 12, None, [EOS], DEVICE, []),
             noise=SeededNoise(row_seeds([20 + line for line in lines], rows, 1, DEVICE)),
             recorder=Recorder(config, case.encoder), emitter=None, num_inputs=rows,
         )  # fmt: skip
+        self.state.step_index = 0
         self.context = CallContext(self.state)
         if begins:
             self.component.begin(self.context)
@@ -128,7 +152,9 @@ class Drive:
         state.unfinished, state.inputs = state.unfinished.index_select(0, index), state.inputs.index_select(0, index)
         self.state.chain.reorder(index)
         self.component.reorder(index)
-        noise = self.state.noise  # the numbers of the row that each continues, of which forks would get others in a call
+        noise = (
+            self.state.noise
+        )  # the numbers of the row that each continues, of which forks would get others in a call
         if isinstance(noise, SeededNoise):
             noise.keys, noise.decoded = noise.keys.index_select(0, index), noise.decoded.index_select(0, index)
 
