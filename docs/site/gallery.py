@@ -36,6 +36,7 @@ FACTS = {
 NEEDS = {
     "rollback": "a state that can be rolled back",
     "reorder": "rows that can be reordered",
+    "population": "rows that can be copied and left",
     "level": "rows of one length throughout",
     "hidden_states": "hidden states",
     "attentions": "attentions",

@@ -28,7 +28,7 @@ from .session.chain import Chain
 if TYPE_CHECKING:
     from .plan import Plan
 
-_FORWARDS = ("prefill", "forward", "look", "probe")
+_FORWARDS = ("prefill", "forward", "tree", "look", "probe")
 
 
 class Part(pydantic.BaseModel):

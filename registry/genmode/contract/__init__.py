@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .history import History
     from .kinds import COMPONENT_KINDS, Kind
     from .processor import BacktrackingProcessor, LogitsProcessor, Stage
-    from .session import AsyncReadback, DraftModel, DraftScorer, Look, Replay, Session, Step
+    from .session import Accepted, AsyncReadback, DraftModel, DraftScorer, Look, Replay, Session, Step
     from .stand_in import StandIn
     from .strategy import Strategy
     from .traits import Need, Trait
@@ -40,6 +40,7 @@ __all__ = [
     "Session",
     "Step",
     "Look",
+    "Accepted",
     "Replay",
     "DraftModel",
     "DraftScorer",
@@ -65,7 +66,7 @@ _MODULES = {
     "history": "History",
     "kinds": "COMPONENT_KINDS Kind",
     "processor": "BacktrackingProcessor LogitsProcessor Stage",
-    "session": "AsyncReadback DraftModel DraftScorer Look Replay Session Step",
+    "session": "Accepted AsyncReadback DraftModel DraftScorer Look Replay Session Step",
     "stand_in": "StandIn",
     "strategy": "Strategy",
     "traits": "Need Trait",

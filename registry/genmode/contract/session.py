@@ -26,6 +26,20 @@ class Look(NamedTuple):
     hidden: Tensor | None
 
 
+class Accepted(NamedTuple):
+    """What of a draft rows would have chosen themselves, as `Step.commit` takes it; see `Step.accepted`.
+
+    Attributes:
+        tokens: `[rows, m + 1]`, long: of each row the accepted tokens, and the one that it chose behind them.
+        counts: `[rows]`, long: how many of them it takes.
+        path: `[rows, m]`, long: which nodes of a tree they are; None for chains.
+    """
+
+    tokens: Tensor
+    counts: Tensor
+    path: Tensor | None
+
+
 class Step(Protocol):
     """What the model says of each row's next token, until the strategy commits its choice.
 
@@ -34,7 +48,8 @@ class Step(Protocol):
     Attributes:
         index: counted from 0; step 0 is the prompt's.
         draft: `[rows, k]`, long: the tokens that `Session.draft` proposed and this forward has run; None if there
-            are none.
+            are none. "Each position" below is behind the last token and behind each of them: of a chain one behind
+            the other, of a tree each with its own ancestors as its past.
     """
 
     @property
@@ -106,6 +121,17 @@ class Step(Protocol):
         """
         ...
 
+    def accepted(self, chosen: Tensor) -> Accepted:
+        """The longest way into the draft along which every token is what was chosen there.
+
+            found = step.accepted(step.best(each=True))
+            step.commit(found.tokens, counts=found.counts, path=found.path)
+
+        Args:
+            chosen: `[rows, k + 1]`, long: what each row chose at each position, by `best` or `sample`.
+        """
+        ...
+
     def look(self, tokens: Tensor, *, one_by_one: bool = False) -> Look:
         """Run several candidates for each row's next token, each as if it were the only one.
 
@@ -122,7 +148,7 @@ class Step(Protocol):
 
     def commit(
         self, tokens: Tensor, *, rows: Tensor | None = None, counts: Tensor | None = None,
-        taken: Tensor | None = None,
+        taken: Tensor | None = None, path: Tensor | None = None,
     ) -> None:  # fmt: skip
         """Each row continues with its token; ends the step. A row that has ended takes padding instead.
 
@@ -132,6 +158,8 @@ class Step(Protocol):
             counts: `[rows]`, long: how many of its tokens each row takes, at least 1. The first `counts - 1` must
                 equal the draft.
             taken: `[rows]`, long: which of the candidates of `look` each row's token is. Not with `rows`.
+            path: `[rows, m]`, long: where the draft was a tree, the nodes that the tokens are, one below the other; `tokens`
+                is `[rows, m + 1]` then. Not with `rows`.
 
         Raises:
             ValueError: tokens of another form or vocabulary, or a row would continue another input's.
@@ -431,11 +459,20 @@ class Session(Protocol):
         """
         ...
 
-    def draft(self, tokens: Tensor) -> None:
-        """Guess how rows continue: `[rows, k]`, long; the next forward runs the guesses as well.
+    def draft(self, tokens: Tensor, *, parents: Tensor | None = None, counts: Tensor | None = None) -> None:
+        """Guess how rows continue; the next forward runs the guesses as well.
 
         Call it after the commit. A wrong guess costs nothing but its share of the forward. What no row has room for
         is left out; on a device, drafts are filled up to one of few widths.
+
+        Args:
+            tokens: `[rows, k]`, long: a chain, or the nodes of a tree.
+            parents: `[rows, k]`, or `[k]` for all rows, long: the node that each node goes on from, which comes before it,
+                or -1 for the row's last token. On the CPU also where the rows are on a device, so that they can be checked.
+            counts: `[rows]`, long: how many nodes of a tree are meant in each row; the others fill up and are not accepted.
+
+        Raises:
+            ValueError: a parent is no node before its child.
         """
         ...
 

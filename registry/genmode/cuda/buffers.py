@@ -42,6 +42,8 @@ class StaticBuffers:
         """One more than the row in whose slot each key of a row lies; one's own row from the end on."""
         self.has_parents = False
         """Whether some keys lie elsewhere than in their own row."""
+        self.trees: dict[int, tuple[Tensor, Tensor]] = {}
+        """What the tokens of drafted trees see of each other and how far ahead they lie, by their number."""
         self.graphs: dict[tuple[Any, ...], Captured] = {}
         self.graph_memory: Any = None
         self.replays = Replays()

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engines.engine import TreeForm
 from ..engines.outputs import last_hidden
 from ..engines.static_cache import StaticRowCache
-from ..engines.static_engine import StaticEngine
+from ..engines.static_engine import StaticEngine, tree_mask
 from ..hf import generate
 from . import packed_attention
 from .buffers import Captured, StaticBuffers, buffer_pool_of, fingerprint
@@ -134,6 +135,30 @@ class GraphEngine(StaticEngine):
         self.outputs = captured.outputs
         return self.outputs.logits, last_hidden(self.outputs)
 
+    def tree(self, tokens: Tensor, form: TreeForm) -> Tensor:
+        """Captured for each number of nodes; the trees' form is copied to where the capture reads it."""
+        self._materialize()
+        count = tokens.shape[1]
+        if self.buffers is not None and self.bound + count > self.buffers.capacity:
+            self._enlarge(self.bound + count)
+        buffers = self.buffers
+        if buffers is None:
+            return super().tree(tokens, form)
+        seen, ahead = buffers.trees.setdefault(count, (form.seen(), form.ahead()))
+        seen.copy_(form.seen())
+        ahead.copy_(form.ahead())
+        captured = self._captured(tokens, "tree")
+        if captured is None:
+            return super().tree(tokens, form)
+        captured.tokens.copy_(tokens)
+        captured.graph.replay()
+        self._nodes = count - 1
+        self.bound += count
+        if self.length is not None:
+            self.length += count
+        self.outputs = captured.outputs
+        return captured.logits
+
     def probe(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Captured as a forward that leaves the lengths alone, so there is nothing to take back."""
         self._materialize()
@@ -155,12 +180,13 @@ class GraphEngine(StaticEngine):
     def _row_lengths(self) -> Tensor:
         return super()._row_lengths() if self.buffers is None else self.buffers.lengths.clone()
 
+    def _begins(self) -> Tensor:
+        return super()._begins() if self.buffers is None else self.buffers.lengths.clone()
+
     def _lengthen(self, count: int) -> None:
-        if self.buffers is None:
-            super()._lengthen(count)
-            return
-        self.buffers.lengths += count
-        self.bound += count
+        super()._lengthen(count)
+        if self.buffers is not None:
+            self.buffers.lengths += count
 
     def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments) if self.buffers is None else self.buffers.replays(function, *arguments)
@@ -199,6 +225,10 @@ class GraphEngine(StaticEngine):
         if kind == "look":
             positions = buffers.lengths[:, None].expand(-1, count)
             mask = (seen < positions[:, None, :, None]) | (seen == slots[:, None, :, None])
+        if kind == "tree":
+            among, ahead = buffers.trees[count]
+            positions = buffers.lengths[:, None] + ahead
+            mask = tree_mask(seen, buffers.lengths, among)[:, None]
         if self.padded:
             mask = mask & buffers.visible[:, None, None, :limit]
         if has_parents:
@@ -210,7 +240,7 @@ class GraphEngine(StaticEngine):
             attention_mask=self._mask(mask), past_key_values=buffers.cache, use_cache=True, logits_to_keep=count,
             **self.extra,
         )  # fmt: skip
-        if kind == "forward":
+        if kind in ("forward", "tree"):
             buffers.lengths += count
         if kind == "forward" and count == 1:
             buffers.store_logits(outputs.logits[:, 0])
@@ -288,6 +318,18 @@ class GraphEngine(StaticEngine):
         super()._grow(capacity)
         self._load()
 
+    def _resize(self, old: StaticBuffers, rows: Tensor) -> None:
+        """Move to static buffers of another number of rows, in which row i is `rows[i]`; the old ones serve later calls."""
+        count, capacity = rows.shape[0], old.capacity
+        buffers = self.buffer_pool.take(self.mark, count, capacity)
+        buffers = buffers or StaticBuffers(len(old.cache.layers), count, capacity, self.ids.device)
+        buffers.cache.adopt(old.cache, rows)
+        buffers.lengths.copy_(old.lengths.index_select(0, rows))
+        self.buffers, self.static_cache = buffers, buffers.cache
+        self._select_layout(rows)
+        self._load()
+        self.buffer_pool.give(self.mark, old)
+
     def _grow(self, bound: int) -> None:
         if self.buffers is None:
             super()._grow(bound)
@@ -319,8 +361,8 @@ class GraphEngine(StaticEngine):
             return
         self._materialize()
         if buffers is not None and rows.shape[0] != self.rows:
-            self._drop()
-            buffers = None
+            self._resize(buffers, rows)
+            return
         super().select(rows, within)
         if buffers is not None:
             if not within:

@@ -7,9 +7,44 @@ static engine keeps rows of their own lengths in one preallocated cache and, on 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
+
+
+class TreeForm(NamedTuple):
+    """How the nodes of drafted trees, n in each row, hang together.
+
+    Attributes:
+        parents: `[rows, n]`, long: the parent of each node, which comes before it; -1 for the row's last token.
+        ancestors: `[rows, n, n]`, bool: which nodes lie on the way to each, itself included.
+        depths: `[rows, n]`, long, from 1.
+        deepest: no depth is larger, as far as the host knows.
+        counts: `[rows]`, long: nodes that are meant, the others fill up; None if all are.
+    """
+
+    parents: Tensor
+    ancestors: Tensor
+    depths: Tensor
+    deepest: int
+    counts: Tensor | None
+
+    def seen(self) -> Tensor:
+        """Which of the row's last token and the nodes each of them sees: `[rows, n + 1, n + 1]`, bool."""
+        seen = torch.nn.functional.pad(self.ancestors, (1, 0, 1, 0), value=True)
+        seen[:, 0, 1:] = False
+        return seen
+
+    def ahead(self) -> Tensor:
+        """How far the row's last token and the nodes lie ahead of that token: `[rows, n + 1]`, long."""
+        return torch.nn.functional.pad(self.depths, (1, 0))
+
+    def select(self, rows: Tensor) -> TreeForm:
+        """Row i becomes what row `rows[i]` was."""
+        counts = None if self.counts is None else self.counts.index_select(0, rows)
+        parents, ancestors, depths = (one.index_select(0, rows) for one in self[:3])
+        return TreeForm(parents, ancestors, depths, self.deepest, counts)
 
 
 class Engine(Protocol):
@@ -35,6 +70,21 @@ class Engine(Protocol):
         """Feed `tokens` `[rows, count]` behind each row; returns logits `[rows, count, vocab]`.
 
         The result may be overwritten by the next forward.
+        """
+        ...
+
+    def tree(self, tokens: Tensor, form: TreeForm) -> Tensor:
+        """Feed each row's last token and a tree of n nodes behind it: `tokens` `[rows, n + 1]`, in the order of the nodes.
+
+        Returns:
+            Logits behind each, with its own ancestors as its past: `[rows, n + 1, vocab]`.
+        """
+        ...
+
+    def keep(self, path: Tensor, counts: Tensor) -> None:
+        """Of the last `tree` each row keeps its last token and the nodes `path` `[rows, m]`, one below the other.
+
+        The first `counts` `[rows]` of them are meant; the others, which `rewind` takes back, may be any.
         """
         ...
 

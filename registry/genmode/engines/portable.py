@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import GenmodeError, UnsupportedError
 from ..hf import caches, generate
+from .engine import TreeForm
 from .outputs import alike, all_picked, join_outputs, last_hidden, pick_outputs
 
 _NO_DRAFTS = "use a strategy without drafting, such as 'greedy_search' or 'sample'"
@@ -46,6 +47,7 @@ class PortableEngine:
         self._longest = max(int(config.max_length), input_ids.shape[1])
         self._unfed = 0
         self._looked = 0
+        self._ways: list[list[list[int]]] = []
         self._again: Tensor | None = None
         mask = self.kwargs.get("attention_mask")
         self._padded = rewinds and isinstance(mask, Tensor) and not bool(mask.all())
@@ -162,6 +164,42 @@ class PortableEngine:
         logits: Tensor = self.forward(tokens[:, :fits]) if fits else self.outputs.logits
         return torch.cat([logits[:, :fits], logits[:, -1:].expand(-1, count - fits, -1)], dim=1)
 
+    def tree(self, tokens: Tensor, form: TreeForm) -> Tensor:
+        """Each way from the root to a leaf is a row of its own, all in one forward."""
+        rows, count = tokens.shape
+        ways = tree_ways(form.parents.tolist())
+        most, longest = max(len(one) for one in ways), max(len(way) for one in ways for way in one)
+        fed, places = torch.zeros(rows, most, longest + 1, dtype=torch.long), torch.zeros(rows, count, dtype=torch.long)
+        for row, one in enumerate(ways):
+            for number, way in enumerate(one):
+                fed[row, number, 1 : len(way) + 1] = torch.tensor(way) + 1
+                for depth, node in enumerate(way):
+                    places[row, node + 1] = number * (longest + 1) + depth + 1
+        fed, places = fed.to(tokens.device), places.to(tokens.device)
+        self._ways = ways
+        self.select(torch.arange(rows, device=tokens.device).repeat_interleave(most), False)
+        logits = self.forward(tokens[:, None].expand(-1, most, -1).gather(2, fed).flatten(0, 1))
+        logits = logits.reshape(rows, most * (longest + 1), -1)
+        return logits.gather(1, places[..., None].expand(-1, -1, logits.shape[2]))
+
+    def keep(self, path: Tensor, counts: Tensor) -> None:
+        ways, most = self._ways, max(len(one) for one in self._ways)
+        longest = max(len(way) for one in ways for way in one)
+        chosen: list[int] = []
+        for row, (one, nodes, count) in enumerate(zip(ways, path.tolist(), counts.tolist(), strict=True)):
+            number = next(place for place, way in enumerate(one) if way[:count] == nodes[:count])
+            chosen.append(row * most + number)
+        self._narrow(torch.tensor(chosen, device=path.device))
+        self.rewind(longest - path.shape[1])
+
+    def _narrow(self, rows: Tensor) -> None:
+        """Rows that a forward had made more of are `rows` of them again, with what the forward said of these."""
+        self.select(rows, False)
+        if self._alone:
+            self.outputs = join_outputs([one.outputs for one in self._alone])
+        else:
+            self.outputs = pick_outputs(self.outputs, rows)
+
     def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
         rows, count = tokens.shape
         self._looked = count
@@ -217,9 +255,7 @@ class PortableEngine:
         if self._again is not None:
             self.forward(self._again.gather(1, chosen[:, None]))
             return
-        rows = torch.arange(chosen.shape[0], device=chosen.device) * self._looked + chosen
-        self.select(rows, False)
-        self.outputs = pick_outputs(self.outputs, rows)
+        self._narrow(torch.arange(chosen.shape[0], device=chosen.device) * self._looked + chosen)
 
     def rewind(self, counts: Tensor | int) -> None:
         if self._alone:
@@ -314,3 +350,18 @@ class PortableEngine:
 
     def close(self) -> None:
         self._alone = []
+
+
+def tree_ways(parents: list[list[int]]) -> list[list[list[int]]]:
+    """Of each row the ways from its last token to the leaves of its tree, as nodes; `parents` has -1 for that token."""
+    rows: list[list[list[int]]] = []
+    for own in parents:
+        leaves = set(range(len(own))) - set(own)
+        ways: list[list[int]] = []
+        for leaf in sorted(leaves):
+            way = [leaf]
+            while own[way[0]] >= 0:
+                way.insert(0, own[way[0]])
+            ways.append(way)
+        rows.append(ways)
+    return rows

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .engine import Engine
+from .engine import Engine, TreeForm
 
 
 class RestingRows:
@@ -32,6 +32,12 @@ class RestingRows:
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self._spread(self.engine.forward(tokens.index_select(0, self.running)))
+
+    def tree(self, tokens: Tensor, form: TreeForm) -> Tensor:
+        return self._spread(self.engine.tree(tokens.index_select(0, self.running), form.select(self.running)))
+
+    def keep(self, path: Tensor, counts: Tensor) -> None:
+        self.engine.keep(path.index_select(0, self.running), counts.index_select(0, self.running))
 
     def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
         logits, hidden = self.engine.look(tokens.index_select(0, self.running), one_by_one)

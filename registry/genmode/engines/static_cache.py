@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
@@ -172,13 +173,16 @@ class StaticRowCache(Cache):
         self._rebuild(larger)
         self.capacity = capacity
 
-    def adopt(self, other: StaticRowCache) -> None:
-        """Take the contents of a smaller cache of the same model and rows."""
+    def adopt(self, other: StaticRowCache, rows: Tensor | None = None) -> None:
+        """Take the contents of another cache of the same model: all its rows, or row `rows[i]` in place of row i."""
+        width = min(self.capacity, other.capacity)
         for mine, theirs in zip(self.own, other.own, strict=True):
             if theirs.is_initialized:
-                mine.lazy_initialization(theirs.keys, theirs.values)
-                mine.keys[:, :, : other.capacity] = theirs.keys
-                mine.values[:, :, : other.capacity] = theirs.values
+                if not mine.is_initialized:
+                    mine.lazy_initialization(theirs.keys, theirs.values)
+                for own, their in ((mine.keys, theirs.keys), (mine.values, theirs.values)):
+                    part = their[:, :, :width]
+                    own[:, :, :width] = part if rows is None else part.index_select(0, rows)
 
     def select(self, rows: Tensor, begin: int, end: int) -> None:
         """Row i continues row `rows[i]`; only columns `[begin, end)` differ between the two."""
@@ -200,6 +204,19 @@ class StaticRowCache(Cache):
                 continue
             one = block.narrow(3, target, 1)
             one.copy_(block.gather(3, index.expand(one.shape)))
+
+    def gather(self, sources: Tensor, target: Tensor | int) -> None:
+        """Each row's slots `sources` `[rows, m]` are copied to those from `target` on, or from its own of them, `[rows]`."""
+        count = sources.shape[1]
+        index = sources[None, :, None, :, None]
+        for block in self.blocks:
+            shape = (*block.shape[:3], count, block.shape[4])
+            found = block.gather(3, index.expand(shape))
+            if isinstance(target, Tensor):
+                places = target[:, None] + torch.arange(count, device=target.device)
+                block.scatter_(3, places[None, :, None, :, None].expand(shape), found)
+            else:
+                block.narrow(3, target, count).copy_(found)
 
     def _rebuild(self, change: Callable[[Tensor], Tensor]) -> None:
         views: dict[int, Tensor] = {}

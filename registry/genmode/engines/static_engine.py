@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedError
 from ..hf import attention, generate
+from .engine import TreeForm
 from .outputs import last_hidden
 from .static_cache import StaticRowCache
 
@@ -59,6 +60,8 @@ class StaticEngine:
         layers = model.config.get_text_config(decoder=True).num_hidden_layers
         self.static_cache = self._make_cache(layers, max(capacity, self.prompt + 1))
         self.extra = {k: v for k, v in self.kwargs.items() if k.startswith("output_")}
+        self._nodes = 0
+        """Of the last tree."""
         self._set_layout()
 
     def _make_cache(self, layers: int, capacity: int) -> StaticRowCache:
@@ -106,9 +109,9 @@ class StaticEngine:
         return logits
 
     def _grow(self, bound: int) -> None:
-        if bound <= self.static_cache.capacity:
-            return
         self.static_cache.grow(bound)
+        if len(self.columns) >= self.static_cache.capacity:
+            return
         extra = self.static_cache.capacity - self.columns.shape[0]
         self.columns = torch.arange(self.static_cache.capacity, device=self.ids.device)
         self.positions = self.columns.clamp(max=self.last) + self.shift[:, None]
@@ -132,6 +135,38 @@ class StaticEngine:
             self._lengthen(count)
         logits: Tensor = self.outputs.logits
         return logits
+
+    def tree(self, tokens: Tensor, form: TreeForm) -> Tensor:
+        count, seen, ahead = tokens.shape[1], form.seen(), form.ahead()
+        self._nodes = count - 1
+        self._grow(self.bound + count)
+        lengths = self._begins()
+        if self.length is None:
+            self._ragged(count)  # where they are written
+        else:
+            self.static_cache.open(self.length, count)
+        mask = tree_mask(self.columns[: self.bound + count], lengths, seen)
+        if self.visible is not None:
+            mask = mask & self.visible[:, None, : self.bound + count]
+        positions = (lengths[:, None] + ahead).clamp(max=self.last) + self.shift[:, None]
+        self.outputs = self._call(tokens, positions, self._mask(mask[:, None]))
+        self._lengthen(count)
+        logits: Tensor = self.outputs.logits
+        return logits
+
+    def keep(self, path: Tensor, counts: Tensor) -> None:
+        nodes = self._nodes
+        begin = self._begins() - nodes  # the slot of the first node
+        self.static_cache.gather(begin[:, None] + path, begin if self.length is None else self.length - nodes)
+        if self._recorded:
+            self.outputs = path_outputs(self.outputs, path)
+        self.rewind(nodes - path.shape[1])
+
+    def _begins(self) -> Tensor:
+        """How many tokens each row has: `[rows]`, long."""
+        if self.length is None:
+            return self._row_lengths()
+        return torch.full((self.rows,), self.length, device=self.ids.device)
 
     def _contiguous_mask(self, start: int, end: int) -> Tensor | None:
         """None where the model's own causal mask says all there is to say."""
@@ -217,8 +252,11 @@ class StaticEngine:
         return self.lengths
 
     def _lengthen(self, count: int) -> None:
-        """Rows that differ in length have `count` tokens more."""
-        self.lengths = self._row_lengths() + count
+        """Rows have `count` tokens more."""
+        if self.length is not None:
+            self.length += count
+        elif self.lengths is not None:
+            self.lengths = self.lengths + count
         self.bound += count
 
     def _apart(self, start: int, count: int) -> Tensor:
@@ -281,15 +319,19 @@ class StaticEngine:
             self.static_cache.select(rows, self.prompt, self.bound)
         else:
             self.static_cache.select(rows, 0, self.bound)
-            self.copies = self.copies if rows.shape[0] == self.rows else 1
-            self.rows = rows.shape[0]
-            if self.visible is not None:
-                self.visible = self.visible.index_select(0, rows)
-            if self.shift.shape[0] > 1:
-                self.shift = self.shift.index_select(0, rows)
-                self.positions = self.columns.clamp(max=self.last) + self.shift[:, None]
+            self._select_layout(rows)
         if self.lengths is not None:
             self.lengths = self.lengths.index_select(0, rows)
+
+    def _select_layout(self, rows: Tensor) -> None:
+        """What belongs to the rows' prompts follows them; `rows` is `[new rows]`, long."""
+        self.copies = self.copies if rows.shape[0] == self.rows else 1
+        self.rows = rows.shape[0]
+        if self.visible is not None:
+            self.visible = self.visible.index_select(0, rows)
+        if self.shift.shape[0] > 1:
+            self.shift = self.shift.index_select(0, rows)
+            self.positions = self.columns.clamp(max=self.last) + self.shift[:, None]
 
     def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
@@ -308,6 +350,36 @@ class StaticEngine:
 
     def close(self) -> None:
         self.outputs = None
+
+
+def tree_mask(columns: Tensor, lengths: Tensor, seen: Tensor) -> Tensor:
+    """What the tokens of a tree see: the text, and of each other what `seen` says; `[rows, count, columns]`, bool.
+
+    Args:
+        columns: `[columns]`, long: the slots.
+        lengths: `[rows]`, long: tokens before the tree, whose slots come behind them.
+        seen: `[rows, count, count]`, bool.
+    """
+    count = seen.shape[1]
+    places = columns - lengths[:, None]  # [rows, columns]
+    inside = ((places >= 0) & (places < count))[:, None]
+    among = seen.gather(2, places.clamp(0, count - 1)[:, None].expand(-1, count, -1))
+    return (places < 0)[:, None] | (inside & among)
+
+
+def path_outputs(outputs: Any, path: Tensor) -> Any:
+    """Hidden states of a tree's root and of the nodes on `path` `[rows, m]`, as if they were a chain.
+
+    Raises:
+        UnsupportedError: there are attentions, whose columns are the whole tree's.
+    """
+    if outputs.get("attentions") is not None:
+        raise UnsupportedError(
+            "attentions are not recorded under drafts that are trees; leave out output_attentions, or draft chains"
+        )
+    places = torch.cat([path.new_zeros(len(path), 1), path + 1], dim=1)
+    states = tuple(one.gather(1, places[..., None].expand(-1, -1, one.shape[2])) for one in outputs["hidden_states"])
+    return {**outputs, "hidden_states": states, "logits": outputs["logits"][:, : places.shape[1]]}
 
 
 def last_position(model: Any, longest: int) -> int:

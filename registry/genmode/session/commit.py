@@ -76,16 +76,24 @@ def closed(tokens: Tensor, unfinished: Tensor, pad: int | None, *eos: int) -> tu
 
 
 def advance_unevenly(
-    state: DecodeState, scores: StepScores, tokens: Tensor, counts: Tensor, rows: Tensor | None = None
+    state: DecodeState, scores: StepScores, tokens: Tensor, counts: Tensor, rows: Tensor | None = None,
+    path: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Row i takes its first `counts[i]` of `tokens` `[rows, width]`, after row i, its draft too, has become `rows[i]`."""
+    """Row i takes its first `counts[i]` of `tokens` `[rows, width]`, after row i, its draft too, has become `rows[i]`.
+
+    Of a draft that is a tree, nothing is left but the nodes `path` `[rows, width - 1]`, a chain.
+    """
     history, chain, width = state.history, state.chain, tokens.shape[1]
     state.reordered = rows
     if rows is not None:
         select(state, rows)
         scores.follow(rows)
-        state.verifying = scores.draft
         state.recorder.select(rows)
+        state.verifying = scores.draft
+    if path is not None:
+        state.engine.keep(path, counts - 1)
+        scores.keep(path)
+        state.verifying, state.held, state.climbing = scores.draft, path.shape[1], False
     positions = torch.arange(width, device=state.device)
     state.step_width = width
     counts = counts.clamp(max=state.max_length - history.lengths).where(state.unfinished, 0)

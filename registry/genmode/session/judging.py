@@ -48,6 +48,32 @@ def check_tokens(state: DecodeState, scores: StepScores, tokens: Any, unevenly: 
             )
 
 
+def check_path(form: Any, tokens: Tensor, rows: Tensor | None, path: Any) -> None:
+    """Raises ValueError if the path of a commit does not fit the draft."""
+    if form is None and path is None:
+        return
+    if form is None:
+        raise ValueError("commit(path=...) takes the nodes of a drafted tree, and this step has none; leave path out")
+    if path is None or rows is not None:
+        raise ValueError("a step whose draft is a tree is committed with path= and without rows=; see Step.accepted")
+    if not isinstance(path, Tensor) or path.dim() != 2 or tokens.shape[1:] != (path.shape[1] + 1,):
+        raise ValueError(
+            f"commit(path=...) takes nodes [{len(tokens)}, m], long, beside tokens [{len(tokens)}, m + 1]; given tokens "
+            f"{list(tokens.shape)} and path {list(path.shape) if isinstance(path, Tensor) else type(path).__name__}"
+        )
+
+
+def check_draft(state: DecodeState, tokens: Any) -> None:
+    """Look at the tokens that a strategy drafts.
+
+    Raises:
+        ValueError: they are no tensor `[rows, k]` of dtype long.
+    """
+    if not isinstance(tokens, Tensor) or tokens.dtype != torch.long or tokens.dim() != 2 or len(tokens) != state.rows:
+        given = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise ValueError(f"draft takes tokens [{state.rows}, k] of dtype long on {state.device}; given {given}")
+
+
 def check_choice(state: DecodeState, scores: StepScores, counts: Tensor | None = None) -> None:
     """Look at the scores that tokens were chosen from, where the host may; else `step_end` does.
 

@@ -48,7 +48,7 @@ class Noise(Protocol):
         """One number in [0, 1) for each row: `[rows]`, float32."""
         ...
 
-    def move(self, counts: RowCounts, offset: int = 0) -> None:
+    def move(self, counts: RowCounts, offset: Tensor | int = 0) -> None:
         """The next numbers are for rows that have decoded `counts.decoded + offset` tokens."""
         ...
 
@@ -81,7 +81,7 @@ class TorchNoise(GeneratorNoise):
     def uniform(self) -> Tensor:
         return torch.rand(self.rows, device=self.device)
 
-    def move(self, counts: RowCounts, offset: int = 0) -> None:
+    def move(self, counts: RowCounts, offset: Tensor | int = 0) -> None:
         """torch's generator knows no rows."""
 
     def select(self, rows: Tensor) -> None:
@@ -131,7 +131,7 @@ class SeededNoise:
         self.lane += 1
         return counter.uniform(self.keys, self.decoded, self.lane)
 
-    def move(self, counts: RowCounts, offset: int = 0) -> None:
+    def move(self, counts: RowCounts, offset: Tensor | int = 0) -> None:
         # tokens that were taken back count: the numbers which led to them are not drawn again
         self.decoded = counts.decoded + (counts.taken_back + offset)
         self.lane = self.draws = 0

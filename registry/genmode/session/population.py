@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
+from ..engines.padded import PaddedRows, captured_width
 from ..engines.resting import RestingRows
 from ..errors import DecodingError, UnsupportedError
 from .state import NEVER
@@ -87,7 +88,7 @@ def restart(state: DecodeState, lengths: Tensor) -> None:
     state.unfinished = (state.unfinished | ~whole) & (lengths < state.max_length)
     state.ends = state.ends.masked_fill(state.unfinished, NEVER)
     state.some_done = not bool(state.unfinished.all())
-    state.draft = state.ready_logits = None
+    state.draft = state.form = state.ready_logits = None
     state.begins = True
     if state.recorder.active:
         state.recorder.trim(state.decoded)
@@ -118,9 +119,21 @@ def follow(state: DecodeState) -> None:
     """Have the model's cache become what the rows are; before it is used."""
     moved, state.moved = state.moved, None
     if moved is not None:
-        state.engine.select(moved, False)
+        _move(state, moved)
     if state.abilities.rests and state.pads and state.ready_logits is None:
         _rest(state)
+
+
+def _move(state: DecodeState, rows: Tensor) -> None:
+    """The engine's row i becomes what its row `rows[i]` was; captured forwards are of few numbers of rows."""
+    engine, count = state.engine, len(rows)
+    if not engine.replays:
+        engine.select(rows, False)
+        return
+    width = captured_width(count)
+    own = engine.engine if isinstance(engine, PaddedRows) else engine
+    own.select(torch.cat([rows, rows[:1].expand(width - count)]), False)
+    state.engine = own if width == count else cast("Engine", PaddedRows(own, count, width, rows.device))
 
 
 def _rest(state: DecodeState) -> None:
@@ -146,6 +159,8 @@ def _become(state: DecodeState, rows: Tensor) -> None:
         kept = getattr(state, name)
         if isinstance(kept, Tensor):
             setattr(state, name, kept.index_select(0, rows))
+    if state.form is not None:
+        state.form = state.form.select(rows)
     state.noise.select(rows)
     state.chain.reorder(rows)
     state.stopping.reorder(rows)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..contract.session import Look
+from ..errors import UnsupportedError
 from .population import follow
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _between(state: DecodeState, first: int, last: int) -> Tensor:
 
 
 def _check(state: DecodeState, tokens: Any) -> None:
-    """Raises ValueError if these are no tokens of the rows."""
+    """Raises ValueError if these are no tokens of the rows, UnsupportedError in the middle of a tree."""
     size = state.vocabulary.size
     if not isinstance(tokens, Tensor) or tokens.dtype != torch.long or tokens.dim() != 2 or not tokens.numel():
         given = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
@@ -67,5 +68,10 @@ def _check(state: DecodeState, tokens: Any) -> None:
             raise ValueError(
                 f"probe got token {least if least < 0 else most}; the model's vocabulary has tokens 0 to {size - 1}"
             )
+    if state.climbing:
+        raise UnsupportedError(
+            "the model cannot be probed while a draft that is a tree is being verified: probe behind commit(path=...), or "
+            "draft chains where a processor or criterion probes"
+        )
     if state.step_index < 0:
         raise ValueError("the model can be probed from the first step on, when it has read the prompt")

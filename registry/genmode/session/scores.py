@@ -13,9 +13,11 @@ from ..sampling.selection import first_best, highest_values, log_softmax
 from .links import as_scores
 from .noise import SeededNoise, TorchNoise
 from .pure_chain import best_processed, drawn, drawn_for_seeds, log_processed
+from .trees import paths_of
 
 if TYPE_CHECKING:
     from ..contract.history import History
+    from ..engines.engine import TreeForm
     from .pure_chain import PureChain
     from .state import DecodeState
 
@@ -27,6 +29,7 @@ class StepScores:
         raw: the logits as the model gave them, `[rows, vocab]` or `[rows, k + 1, vocab]`, or as `logits` once these
             were asked for.
         draft: `[rows, k]`, long: the drafted tokens that this forward has run; None if there are none.
+        form: how they hang together, where they are trees.
         walked: whether the processors have accepted the draft on the way to its scores.
         judged: `[rows, vocab]`, float32: what tokens are chosen from, after those processors that can mask every token;
             None where they are chosen from the logits. Once a draft is committed, `[rows, 1]`: the lowest that `highest` gave.
@@ -34,11 +37,13 @@ class StepScores:
     """
 
     __slots__ = (
-        "_each", "_each_scores", "_highest", "_recorded", "_scores", "_state", "chosen", "draft", "judged", "raw", "walked",
+        "_each", "_each_scores", "_highest", "_recorded", "_scores", "_state", "chosen", "draft", "form", "judged", "raw",
+        "walked",
     )  # fmt: skip
 
     def __init__(self, state: DecodeState, raw: Tensor, draft: Tensor | None) -> None:
         self._state, self.raw, self.draft = state, raw, draft
+        self.form, state.form = state.form, None
         self._scores: Tensor | None = None
         self._each: Tensor | None = None
         self._each_scores: Tensor | None = None
@@ -175,8 +180,9 @@ class StepScores:
         if self._each_scores is not None or self._state.reads_scores:
             scores, state = self.each_scores, self._state
             drawn: list[Tensor] = []
+            ahead = None if self.form is None else self.form.ahead()
             for offset in range(scores.shape[1]):
-                state.noise.move(state, offset)
+                state.noise.move(state, offset if ahead is None else ahead[:, offset])
                 drawn.append(candidates.draw([], scores[:, offset], state.history, state.noise))
             return torch.stack(drawn, dim=1)
         return torch.stack(self._walk(self._draw), dim=1)
@@ -204,6 +210,18 @@ class StepScores:
                 setattr(self, name, value.index_select(0, rows))
         self._highest = [one.index_select(0, rows) for one in self._highest]
 
+    def keep(self, path: Tensor) -> None:
+        """Of a tree nothing is left but the nodes `path` `[rows, m]`, a chain."""
+        places = torch.nn.functional.pad(path + 1, (1, 0))
+        for name in ("raw", "_each", "_each_scores"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, value.gather(1, places[..., None].expand(-1, -1, value.shape[2])))
+        if self._highest:
+            self._highest = list(torch.stack(self._highest, dim=1).gather(1, places).unbind(1))
+        self.draft = None if self.draft is None else self.draft.gather(1, path)
+        self.form = None
+
     def record(self) -> None:
         """Record what the call returns of this step, if that was not done yet."""
         recorder = self._state.recorder
@@ -227,6 +245,8 @@ class StepScores:
         state, each = self._state, self.each_logits
         if self.draft is None:
             return [function(each[:, 0].clone(), state.history)]
+        if self.form is not None:
+            return self._climb(self.form, function)
         if self.walked:
             raise RuntimeError("a step's draft is scored once: take best(each=True) or sample(each=True), not both")
         state.history.write(self.draft)
@@ -241,4 +261,27 @@ class StepScores:
                 state.chain.accept(self.draft[:, offset])
         state.ahead = 0
         self.walked = True
+        return results
+
+    def _climb(self, form: TreeForm, function: Callable[[Tensor, History], Tensor]) -> list[Tensor]:
+        """Apply `function(logits, history)` behind the last token and behind each node, with its way accepted meanwhile."""
+        state, each, draft = self._state, self.each_logits, self.draft
+        chain, history = state.chain, state.history
+        results: list[Tensor] = []
+        state.step_width = max(state.step_width, form.deepest)  # so far may rows be ahead of the history
+        for place, depths in enumerate(form.ahead().unbind(1)):
+            state.noise.move(state, depths)
+            behind: History = history
+            if place and draft is not None:
+                way = draft.gather(1, paths_of(form, place - 1))  # [rows, deepest], beyond the node's depth anything
+                behind = history.branch(way, depths)
+                if chain.stateful:
+                    for token in way.unbind(1):
+                        chain.accept(token)
+                    chain.rollback(way.shape[1] - depths)
+            results.append(function(each[:, place].clone(), behind))
+            if self.judged is not None:
+                self._highest.append(highest_values(self.judged))
+            if place and chain.stateful:
+                chain.rollback(depths)
         return results

@@ -12,7 +12,7 @@ from ..errors import CancelledError, DecodingError, GenmodeError, UnsupportedErr
 from ..hf.embeddings import lookup_failure
 from .draft_model import DraftModel
 from .draft_scorer import DraftScorer
-from .judging import check_result
+from .judging import check_draft, check_result
 from .noise import SeededNoise, TorchNoise, drawn_freely, drawn_from
 from .population import arrange, drop, follow, fork, restart
 from .probe import probe
@@ -21,6 +21,7 @@ from .recording import CallReplay
 from .scores import StepScores
 from .step import DecodingStep
 from .step_end import StepEnd
+from .trees import filled, tree_form
 
 if TYPE_CHECKING:
     from ..contract.history import History
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 DRAFT_WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """On a device, drafts are filled up to one of these: a forward is captured once for each width."""
+
+
+def filling(tokens: Tensor) -> int:
+    """How many tokens are missing from a draft `[rows, k]` to one of the widths that are captured."""
+    width = tokens.shape[1]
+    return next((one for one in DRAFT_WIDTHS if one >= width), width) - width
 
 
 class DecodingSession:
@@ -93,7 +100,7 @@ class DecodingSession:
             state.noise.mark()
             draft = state.verifying = state.draft
             state.draft = None
-            state.held = 0 if draft is None else draft.shape[1]
+            state.held, state.climbing = 0 if draft is None else draft.shape[1], state.form is not None
             scores = self._scores = StepScores(state, raw, draft)
             step = self._step = DecodingStep(state, scores)
             yield step
@@ -121,8 +128,10 @@ class DecodingSession:
         follow(state)
         ready, state.ready_logits = state.ready_logits, None
         if ready is None:
-            last = state.history.last()
-            return state.engine.forward(last if state.draft is None else torch.cat([last, state.draft], dim=1))
+            fed = state.history.last()
+            if state.draft is not None:
+                fed = torch.cat([fed, state.draft], dim=1)
+            return state.engine.forward(fed) if state.form is None else state.engine.tree(fed, state.form)
         if state.draft is None:
             return ready
         return torch.cat([ready[:, None], state.engine.forward(state.draft)], dim=1)
@@ -220,15 +229,21 @@ class DecodingSession:
         if cancelled:
             raise CancelledError("the call was cancelled; the error's `sequences` holds what was decoded")
 
-    def draft(self, tokens: Tensor) -> None:
+    def draft(self, tokens: Tensor, *, parents: Tensor | None = None, counts: Tensor | None = None) -> None:
         state, room = self._state, self.draft_room
-        if room < 1:
+        check_draft(state, tokens)
+        state.form = None
+        if room < 1 or (parents is not None and state.ready_logits is not None):
             state.draft = None
+        elif parents is not None:
+            form = tree_form(state, tokens, parents, counts, room)
+            state.draft, state.form = (
+                (tokens, form) if state.host_reads_freely else filled(tokens, form, filling(tokens))
+            )
         elif state.host_reads_freely:
             state.draft = tokens[:, :room]
         else:
-            width = tokens.shape[1]
-            fill = next((one for one in DRAFT_WIDTHS if one >= width), width) - width
+            fill = filling(tokens)
             state.draft = tokens if not fill else torch.cat([tokens, tokens[:, -1:].expand(-1, fill)], dim=1)
 
     @property

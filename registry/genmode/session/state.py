@@ -13,7 +13,7 @@ from .. import host_sync
 from ..errors import DecodingError
 
 if TYPE_CHECKING:
-    from ..engines.engine import Engine
+    from ..engines.engine import Engine, TreeForm
     from .backtrack import Backtracking
     from .chain import Chain
     from .noise import Noise
@@ -97,10 +97,12 @@ class DecodeState:
         step_width: tokens that a row may have taken in the last step, at most.
         taken_back: `[rows]`, long: how many tokens each row has taken back so far; 0 where none can.
         draft: `[rows, k]`, long: what the next forward runs behind each row's last token.
+        form: how the draft's tokens hang together, where they are trees; then that of the draft being verified.
         held: how many tokens the engine holds beyond each row's last one: those of the draft that is being verified; -1
             behind a commit, when the last token has not been fed.
         ahead: how many tokens of a draft, behind each row's last one, are taken as decoded while components are asked.
         verifying: `[rows, k]`, long: the draft that is being verified.
+        climbing: whether that draft is a tree, of which no row has its path yet.
         judging: whether criteria are asked about tokens of a commit, behind each row's last one.
         ready_logits: `[rows, vocab]`: of the next forward, where `Step.look` has run it already.
         stop_flag: one bool on the device: the strategy wants to stop after this step.
@@ -135,9 +137,11 @@ class DecodeState:
     step_width: int = 1
     taken_back: Tensor | int = 0
     draft: Tensor | None = None
+    form: TreeForm | None = None
     held: int = 0
     ahead: int = 0
     verifying: Tensor | None = None
+    climbing: bool = False
     judging: bool = False
     ready_logits: Tensor | None = None
     stop_flag: Tensor | None = None

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..contract.session import Look
+from ..contract.session import Accepted, Look
 from .commit import advance, advance_unevenly
-from .judging import check_tokens
+from .judging import check_path, check_tokens
 from .scores import StepScores
+from .trees import accepted
 
 if TYPE_CHECKING:
     from .state import DecodeState
@@ -64,6 +65,9 @@ class DecodingStep:
     def sample(self, *, each: bool = False) -> Tensor:
         return self._scores.sample_each() if each else self._scores.sample()
 
+    def accepted(self, chosen: Tensor) -> Accepted:
+        return accepted(self.draft, self._scores.form, chosen)
+
     def look(self, tokens: Tensor, *, one_by_one: bool = False) -> Look:
         state = self._state
         if self.draft is not None or state.abilities.backtracks:
@@ -78,7 +82,7 @@ class DecodingStep:
 
     def commit(
         self, tokens: Tensor, *, rows: Tensor | None = None, counts: Tensor | None = None,
-        taken: Tensor | None = None,
+        taken: Tensor | None = None, path: Tensor | None = None,
     ) -> None:  # fmt: skip
         if self.committed:
             raise RuntimeError("this step is already committed; take the next one from session.steps()")
@@ -109,4 +113,5 @@ class DecodingStep:
                     "a processor of this call may take tokens back, and rows of a strategy that does not say so cannot be "
                     'reordered; a strategy that reorders states needs = {"reorder"}'
                 )
-            advance_unevenly(state, self._scores, tokens, counts, rows)
+            check_path(self._scores.form, tokens, rows, path)
+            advance_unevenly(state, self._scores, tokens, counts, rows, path)

@@ -76,6 +76,12 @@ class TokenBuffer(History):
             self._buffer, self.lengths + count, self.starts, self.prompt, None, self._bound + count
         )  # fmt: skip
 
+    def branch(self, tokens: Tensor, counts: Tensor) -> TokenBuffer:
+        """The same rows with the first `counts` `[rows]` of `tokens` `[rows, n]` taken as decoded."""
+        self.write(tokens)
+        width = self._bound + tokens.shape[1]
+        return TokenBuffer(self._buffer, self.lengths + counts, self.starts, self.prompt, None, width)
+
     def continued(self, rows: Tensor, tokens: Tensor) -> TokenBuffer:
         """Candidates: row `rows[i]` continued by `tokens[i]`; both are `[n]`, long."""
         starts = self.starts.index_select(0, rows)
