@@ -27,6 +27,7 @@ WHOLE = (
     "min_new_tokens",
     "min_length",
     "prefill_chunk_size",
+    "pad_token_id",
 )
 """Flags that are whole numbers, and that transformers does not check."""
 NUMBERS = ("penalty_alpha", "diversity_penalty", "num_beam_groups", "guidance_scale")

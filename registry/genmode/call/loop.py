@@ -38,6 +38,7 @@ from ..tracing import Clock, Watched, current_clock
 from . import marks
 from .criteria import build_stopping
 from .engines import open_engine, open_side_engine
+from .padding import check_padding
 from .processors import build_links
 from .request import Request
 
@@ -107,6 +108,7 @@ class Loop:
         links = build_links(request, logits_processor)
         notes = marks.notes(request, links, generation_config)
         stopping, criteria = build_stopping(request, stopping_criteria, generation_config, input_ids.device)
+        check_padding(request.model, generation_config, stopping, len(input_ids))
         needs, chain = request.strategy.needs, Chain(links)
         backtracks = bool(chain.backtrackers) and not needs & {Need.REORDER, Need.LEVEL}
         rewinds = backtracks or Need.ROLLBACK in needs

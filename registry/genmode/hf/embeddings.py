@@ -1,4 +1,4 @@
-"""Why a model may have failed to look up the embeddings of tokens."""
+"""Which tokens a model has embeddings of, and why it may have failed to look some up."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def lookup_failure(model: Any, tokens: Tensor) -> str:
         wrong = lowest if lowest < 0 else highest
         return f"there is a token id {wrong}, and the vocabulary of {type(model).__name__} is 0 to {size - 1}"
     return ""
+
+
+def readable_tokens(model: Any) -> int:
+    """How many tokens the model reads, 0 and up: those of its vocabulary, and further ones that it has embeddings of."""
+    size = int(model.config.get_text_config(decoder=True).vocab_size)
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError:  # of models that make embeddings otherwise
+        return size
+    return max(size, int(getattr(table, "num_embeddings", 0)))

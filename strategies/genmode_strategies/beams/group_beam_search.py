@@ -85,9 +85,10 @@ class GroupBeamSearch(genmode.Strategy):
         running = torch.full((inputs, groups, size), MASKED, device=session.device)
         running[:, :, 0] = 0.0  # all beams of a group start equal, so only the first may continue
         hypotheses = Hypotheses(session, params, groups)
-        config = session.generation_config
+        config, pad = session.generation_config, session.pad_token_id
         rules = GroupRules(
-            size, max(2, 1 + len(session.eos_token_ids)) * size, params.diversity_penalty, session.pad_token_id,
+            size, max(2, 1 + len(session.eos_token_ids)) * size, params.diversity_penalty,
+            pad if pad is not None and 0 <= pad < session.vocab_size else None,  # what cannot be chosen is not
             bool(config.return_dict_in_generate and config.output_scores),
         )  # fmt: skip
         for step in session.steps(ending=False):
@@ -215,5 +216,4 @@ class Diversity:
 
     def count(self, tokens: Tensor) -> None:
         """A group has chosen `tokens` `[inputs, size]`."""
-        inside = tokens < self.taken_off.shape[1]  # padding may be no token of the vocabulary
-        self.taken_off.scatter_add_(1, tokens.where(inside, 0), self.penalty * inside)
+        self.taken_off.scatter_add_(1, tokens, self.penalty)
