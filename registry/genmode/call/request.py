@@ -16,7 +16,7 @@ from typing import Any, cast
 from ..contract import Need, Strategy
 from ..contract.kinds import Kind
 from ..errors import ParameterError
-from ..hf import caches, generate
+from ..hf import caches, embeddings, generate
 from ..plugins.call_keys import HEADER, OWN_ARGUMENTS
 from ..plugins.parameters import (
     as_list,
@@ -136,7 +136,9 @@ def build(
     check_inputs(model, call)
     if in_force["token_healing"]:
         heal(model, call, tokenizer)
-    configured = in_force["watermarking_config"] or saved_watermark(base.get(HEADER))
+    configured = in_force["watermarking_config"]
+    if configured is None:
+        configured = saved_watermark(base.get(HEADER))
     own_scheme = isinstance(configured, WatermarkingConfig)
     if isinstance(configured, dict) and "scheme" in configured:
         configured, own_scheme = WatermarkingConfig.from_dict(cast("dict[str, Any]", configured)), True
@@ -290,4 +292,13 @@ def heal(model: Any, call: dict[str, Any], tokenizer: Any) -> None:
     name = "inputs" if "inputs" in call else "input_ids"
     if tokenizer is None or call.get(name) is None:
         raise ParameterError("token_healing=True needs the prompt's ids and the tokenizer; pass tokenizer=")
-    call[name], call["attention_mask"] = generate.healed(model, call[name], tokenizer)
+    if wrong := embeddings.lookup_failure(model, call[name]):  # which the tokenizer could not decode
+        raise ParameterError(f"token_healing=True reads the prompt as text: {wrong}")
+    ids, mask = generate.healed(model, call[name], tokenizer)
+    bare = [row for row, text in enumerate(mask.any(1).tolist()) if not text]
+    if bare:
+        raise ParameterError(
+            f"token_healing=True leaves nothing of prompt {bare[0]}, since white space at its ends and special tokens are "
+            "taken off; give a prompt that says something, or leave token_healing out"
+        )
+    call[name], call["attention_mask"] = ids, mask
