@@ -30,9 +30,10 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
     Stage bias, before all others, as in transformers. Equal of transformers'
     `UnbatchedClassifierFreeGuidanceLogitsProcessor`, also with batches whose negative prompts are padded on the
     left, one negative prompt for all rows, and drafts. Where a model keeps its state elsewhere than in
-    `past_key_values` (Mamba), transformers' object, which then reads the last token alone, stays in its place, and so
-    it does where it can beside beams, whose moves its context does not follow; this one is right there if it is named. Without a negative prompt the context is the last
-    token of the prompt. A negative prompt's mask is as long as the prompt.
+    `past_key_values` (Mamba with `use_cache`), transformers' object, which then reads the last token alone, stays in its
+    place, and so it does where it can beside beams, whose moves its context does not follow; this one is right there if it
+    is named. Without a negative prompt the context is the last token of the prompt. A negative prompt's mask is as long as
+    the prompt.
     """
 
     contract_version = 1
@@ -59,7 +60,8 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
     def adopt(cls, theirs: Any, tokenizer: Any = None) -> ClassifierFreeGuidance | None:
         """Scale and context of the transformers object; None if it has begun to decode."""
         context: dict[str, Any] = theirs.unconditional_context
-        keeps = "past_key_values" in inspect.signature(theirs.model.forward).parameters
+        # without a cache it reads its whole context at each step
+        keeps = not context["use_cache"] or "past_key_values" in inspect.signature(theirs.model.forward).parameters
         if not context["first_pass"]:
             return None
         scale = theirs.guidance_scale
@@ -77,15 +79,15 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
     def begin(self, context: genmode.Context) -> None:
         negative, mask = self.params.negative_prompt_ids, self.params.negative_prompt_attention_mask
         beams = getattr(context.generation_config, "num_beams", None) or 1
-        unfit = negative is not None and (not isinstance(negative, Tensor) or len(negative) != context.rows)
+        tokens = context.history.tail(1) if negative is None else negative
         differs = beams > 1 or self._forgets
-        if not differs or unfit or context.encoder_input_ids is not None:  # the last two transformers' cannot do
+        if (
+            not differs or not _fits(tokens, mask, context) or context.encoder_input_ids is not None
+        ):  # the last two transformers' cannot do
             self._theirs = None
         if self.params.guidance_scale == 1 or self._theirs is not None:
             return
-        if negative is None:
-            negative, mask = context.history.tail(1), None
-        self.side_models = [context.side_model(negative, mask, model=self._model)]
+        self.side_models = [context.side_model(tokens, mask, model=self._model)]
 
     def process(self, scores: Tensor, history: genmode.History) -> Tensor:
         """`[rows, vocab]`, float32, a new tensor."""
@@ -98,3 +100,13 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
             return scores
         other = self.others()[0].log_softmax(-1)
         return scores.sub_(other).mul_(scale).add_(other) if scale else other.where(scores > -torch.inf, -torch.inf)
+
+
+def _fits(negative: Any, mask: Any, context: genmode.Context) -> bool:
+    """Whether transformers' object can take a negative prompt and its mask: ids, one row for each that is decoded."""
+    if not isinstance(negative, Tensor) or negative.is_floating_point() or negative.is_complex():
+        return False
+    if negative.dim() != 2 or len(negative) != context.rows or not negative.numel():
+        return False
+    known = int(negative.min()) >= 0 and int(negative.max()) < context.vocab_size
+    return known and (mask is None or (isinstance(mask, Tensor) and mask.shape == negative.shape))

@@ -58,13 +58,14 @@ def choose_engine(
 
 def open_side_engine(
     model: Any, input_ids: Tensor, mask: Tensor, max_length: int, rewinds: bool, compiled: bool,
-    encoder: dict[str, Any] | None,
+    encoder: dict[str, Any] | None, cached: bool,
 ) -> Engine:  # fmt: skip
     """An engine for a second model or context, whose inputs transformers prepares as it does the first's.
 
     Args:
         encoder: what the encoder has read, `inputs` and `attention_mask`, one for each row; a second model with
             an encoder reads the same.
+        cached: whether it may keep a cache, as the call says of the first: some models can go back without one alone.
     """
 
     caught: list[Engine] = []
@@ -84,7 +85,13 @@ def open_side_engine(
         inputs["decoder_start_token_id"] = int(input_ids[0, 0])  # else transformers puts its own in front
     try:
         generate.plain_generate(model)(
-            **inputs, max_length=max_length, do_sample=False, num_beams=1, num_return_sequences=1, custom_generate=catch
+            **inputs,
+            max_length=max_length,
+            do_sample=False,
+            num_beams=1,
+            num_return_sequences=1,
+            use_cache=cached,
+            custom_generate=catch,
         )
     except (TypeError, ValueError) as error:  # transformers' own check of what the model takes, or the model's
         raise UnsupportedError(f"{type(model).__name__} cannot be run beside the rows: {error}") from error

@@ -233,8 +233,10 @@ def opens_side_engines(request: Request, prepared: Prepared, rewinds: bool) -> C
         mask, sources = prepared.kwargs.get("attention_mask"), prepared.sources
         encoder = {"inputs": read, "attention_mask": mask if mask is None or sources is None else mask[sources]}
 
+    cached = bool(prepared.kwargs.get("use_cache", True))
+
     def open_one(model: Any, ids: Tensor, mask: Tensor, longest: int) -> Engine:
-        return open_side_engine(model, ids, mask, longest, rewinds, request.compile, encoder)
+        return open_side_engine(model, ids, mask, longest, rewinds, request.compile, encoder, cached)
 
     return open_one
 

@@ -49,7 +49,7 @@ class SideEngine:
     """An engine of a model beside the rows, which records no gradients, as none does in a call."""
 
     def __init__(self, model: Any, ids: Tensor, mask: Tensor, longest: int, encoder: dict[str, Any] | None) -> None:
-        self._engine = open_side_engine(model, ids, mask, longest, True, False, encoder)
+        self._engine = open_side_engine(model, ids, mask, longest, True, False, encoder, True)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._engine, name)
