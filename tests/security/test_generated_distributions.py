@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import genmode
 from genmode.errors import GenmodeError, PluginLoadError
 from genmode.plugins import loading
-from genmode.plugins.entries import Entry
+from genmode.plugins.entries import Entry, canonical
 from genmode.plugins.registry import Registry, use
 from genmode.plugins.settings import Settings
 
@@ -156,7 +156,7 @@ common = hypothesis_settings(deadline=None, max_examples=60, suppress_health_che
 def test_settings_that_name_the_trusted_alone_run_nothing_else(
     others: list[dict[str, Any]], named: list[str], none: bool, preferred: bool
 ) -> None:
-    # A bare name of a component trusts whichever single distribution has it, as is documented; the trusted one has it here.
+    # `processors:good_two` trusts whichever single distribution has it, as is documented; the trusted one has it here.
     prefer = dict.fromkeys(("good", "good_two", "watcher"), TRUSTED) if preferred else {}
     settings = Settings(allow=tuple(named), hooks=tuple(named), none=none, prefer=prefer)
     with tempfile.TemporaryDirectory() as place, noted() as ran:
@@ -165,6 +165,21 @@ def test_settings_that_name_the_trusted_alone_run_nothing_else(
         attack(folder, others)
         ask_for_everything(Registry(world(folder), settings))
     assert not [value for value in ran if value.startswith("evil")]
+
+
+@common
+@given(st.lists(hostile, min_size=1, max_size=4), patterns, st.booleans())
+def test_where_the_trusted_one_is_not_installed_its_names_trust_nobody(
+    others: list[dict[str, Any]], named: list[str], none: bool
+) -> None:
+    named = [pattern for pattern in named if pattern != "processors:good_two"]  # whoever has it, as is documented
+    hooks = tuple(named) or ("good-dist",)
+    strangers = [one for one in others if canonical(one["stated"] or one["folder"]) not in map(canonical, hooks)]
+    settings = Settings(allow=(*hooks, "good-dist:good"), hooks=hooks, none=none)
+    with tempfile.TemporaryDirectory() as place, noted() as ran:
+        attack(Path(place), [one for one in strangers if canonical(one["stated"] or one["folder"]) != TRUSTED])
+        ask_for_everything(Registry(world(Path(place)), settings))
+    assert ran == []
 
 
 @common

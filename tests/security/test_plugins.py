@@ -93,6 +93,23 @@ def test_a_name_of_two_is_trusted_in_neither(site: Any, source: Any, setting: st
     assert site.registry(allow=("good-dist:*",)).get("processors", "good")
 
 
+@pytest.mark.parametrize("setting", ["allow", "hooks"])
+def test_a_components_name_alone_is_no_trust(site: Any, setting: str) -> None:
+    names = {"processors": {"good-dist": "evil_code:It"}, "hooks": {"good-dist": "evil_hook"}}
+    site.add("evil-dist", entries=names, modules={"evil_code": TRACE, "evil_hook": HOOK})
+    registry = site.registry(**{setting: ("good-dist",)})
+    if setting == "hooks":
+        with pytest.raises(genmode.ConflictError, match="write 'evil-dist:good-dist'"):
+            registry.hooks()
+    else:
+        with pytest.warns(UserWarning, match="write 'evil-dist:good-dist'"):
+            registry.components()
+        with pytest.raises(genmode.DisabledError, match="does not say whose it is"):
+            registry.get("processors", "good-dist")
+        assert registry.owners("no_such_key") == []
+    assert ran(site) == []
+
+
 def test_a_second_metadata_folder_is_not_believed(site: Any, package: Path) -> None:
     info = site.folder / "plug-1.0.dist-info"
     digest = base64.urlsafe_b64encode(hashlib.sha256((package / "inner.py").read_bytes()).digest()).rstrip(b"=")

@@ -183,7 +183,7 @@ class Index:
         providers: loaded class -> where it comes from, for those that were asked for.
         relay: the hook plugins, once they are loaded.
         lock: the lock in force, or None.
-        unclear: (setting, pattern) -> a sentence, for patterns that several distributions may be meant by.
+        unclear: (setting, pattern) -> a sentence, for patterns that trust nothing since they do not say whom.
     """
 
     def __init__(

@@ -3,11 +3,11 @@
 A pattern is the name of a distribution (`genmode-contrib`, or `genmode-contrib:*`), a component of it
 (`genmode-contrib:dry_run`), or a component of whichever distribution has it, by its name (`dry_run`) or its kind and
 name (`processors:dry_run`). Distributions' names are compared as PyPI does, components' exactly. What trusts, `allow`
-and `hooks`, has to lead to one distribution: a pattern that several are meant by, such as the name of one and of
-another one's component, switches on none of them. `block` takes every meaning and wins over everything. What genmode
-itself ships, and what the program has registered, is allowed
-unless blocked. Of the rest, all is allowed by default; with `none`, or when `allow` names anything, only
-what `allow` names.
+and `hooks`, has to say what it trusts and to lead to one distribution: the name of another one's component alone is no
+pattern of theirs, since whoever takes that name would be trusted, and one that several distributions are meant by
+switches on none of them. `block` takes every meaning and wins over everything. What genmode itself ships, and what the
+program has registered, is allowed unless blocked. Of the rest, all is allowed by default; with `none`, or when `allow`
+names anything, only what `allow` names.
 
 Environment variables: GENMODE_PLUGINS (`all` or `none`), GENMODE_ALLOW, GENMODE_BLOCK and GENMODE_HOOKS
 (patterns, separated by commas), GENMODE_PREFER (`component=distribution`, separated by commas), GENMODE_LOCK
@@ -32,13 +32,13 @@ class Settings:
     """Settings of a registry. Lists may be given as one string, separated by commas.
 
     Attributes:
-        allow: patterns of what may be loaded; naming anything forbids the rest, built-ins excepted.
+        allow: patterns of what may be loaded, a component with its distribution or kind; naming anything forbids the rest, built-ins excepted.
         block: patterns of what is never loaded.
         none: load nothing but the built-ins and what `allow` names.
         prefer: component (or `kind:name`, or `parameters:key`) -> the distribution that provides it. The
             word `registered` stands for what the program has registered.
-        hooks: patterns of the hook plugins that are switched on, besides genmode's own; one that several
-            distributions may be meant by is an error in each call, rather than calls that nothing watches.
+        hooks: patterns of the hook plugins that are switched on, besides genmode's own; one that does not say which
+            distribution is meant is an error in each call, rather than calls that nothing watches.
         lock: a file that `genmode lock` wrote; of third parties, only what it names is loaded, and only as it
             was when the file was written. Empty for none.
 
@@ -84,7 +84,10 @@ class Settings:
     def unclear(
         self, entries: Iterable[Entry], distributions: Iterable[str] = (), hidden: Iterable[Entry] = ()
     ) -> dict[tuple[str, str], str]:
-        """(setting, pattern) -> a sentence, for each pattern of `allow` and `hooks` that has several meanings.
+        """(setting, pattern) -> a sentence, for each pattern of `allow` and `hooks` that trusts nothing.
+
+        It has several meanings, or is a component's name alone. Where the distribution that is meant is not installed, its
+        name would else be that of any component which is called so.
 
         Args:
             entries: everything that is installed or registered.
@@ -105,14 +108,18 @@ class Settings:
                 homes = set(meant.values()) | ({canonical(pattern)} & distributions)
                 here = homes <= {e.distribution for e in read if e not in hidden}
                 one_name = len(names) == 1 and here  # a conflict of components, which `prefer` can settle
-                if len(homes) > 1 and not one_name:
+                strangers = {e.distribution for e in read} - {HOST, REGISTERED, canonical(pattern)}
+                alone = bool(strangers) and ":" not in pattern
+                if alone or (len(homes) > 1 and not one_name):
                     ways = [f"{home}:*" for home in homes if home == canonical(pattern)]
                     ways += [way for way, home in meant.items() if home != canonical(pattern)]
                     choices = " or ".join(map(repr, sorted(ways)))
-                    found[setting, pattern] = (
-                        f"the setting `{setting}` names {pattern!r}, by which {' and '.join(sorted(homes))} may be meant, "
-                        f"so that it switches on none of them; write {choices}"
-                    )
+                    why = "a component's name that does not say whose it is, so that it switches on nothing"
+                    if len(homes) > 1:
+                        why = (
+                            f"by which {' and '.join(sorted(homes))} may be meant, so that it switches on none of them"
+                        )
+                    found[setting, pattern] = f"the setting `{setting}` names {pattern!r}, {why}; write {choices}"
         return found
 
     def refusal(self, entry: Entry, unclear: Mapping[tuple[str, str], str] | None = None) -> str | None:
@@ -120,7 +127,7 @@ class Settings:
 
         Args:
             entry: the entry.
-            unclear: patterns with several meanings, see the method `unclear`; None for none.
+            unclear: patterns that trust nothing, see the method `unclear`; None for none.
         """
 
         def named(setting: str) -> bool:
@@ -143,13 +150,13 @@ class Settings:
         return None
 
     def by_name_alone(self, entries: Iterable[Entry]) -> list[str]:
-        """One sentence for each third party's component that `allow` or `hooks` names without its distribution."""
+        """One sentence for each third party's component that `allow` or `hooks` names by its kind in place of its distribution."""
         found: list[str] = []
         for setting in ("allow", "hooks"):
             for pattern in getattr(self, setting):
                 for entry in entries:
-                    own = entry.distribution in (HOST, REGISTERED, canonical(pattern))
-                    if not own and pattern in (entry.name, f"{entry.kind}:{entry.name}"):
+                    own = entry.distribution in (HOST, REGISTERED)
+                    if not own and pattern == f"{entry.kind}:{entry.name}":
                         found.append(
                             f"setting `{setting}`: {pattern!r} trusts whichever distribution has it, now "
                             f"{entry.distribution}; write '{entry.distribution}:{entry.name}' to trust that one"

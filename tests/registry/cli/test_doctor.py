@@ -66,16 +66,16 @@ class TestDoctor:
         assert set(report["impostors"]) <= set(report["faults"])
         assert {one["distribution"] for one in report["components"]} == {"good"}
 
-    def test_names_that_are_alike_and_trust_by_a_bare_name_are_told_of(self, installed: Path) -> None:
+    def test_names_that_are_alike_and_trust_by_a_kind_are_told_of(self, installed: Path) -> None:
         fine = "import genmode\nclass C(genmode.Strategy):\n contract_version = 1\n def decode(self, session, params): pass\n"
         plugin(installed, "g00d", "other", fine)
-        report, code = examined(installed, allow=("fine", "g00d:other"))
+        report, code = examined(installed, allow=("strategies:fine", "g00d:other"))
         assert (report["ok"], code) == (True, 0)
         assert report["impostors"] == [
             "the distributions g00d and good are easily taken for each other; are all meant?"
         ]
         assert report["warnings"] == [
-            "setting `allow`: 'fine' trusts whichever distribution has it, now good; write 'good:fine' to trust that one"
+            "setting `allow`: 'strategies:fine' trusts whichever distribution has it, now good; write 'good:fine' to trust that one"
         ]
 
     def test_stale_metadata_and_shared_keys_are_named(self, installed: Path, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_a_hook_plugin_acts_only_when_it_is_switched_on(site: Any) -> None:
         site.add(name, entries={"hooks": {f"tracer_{name[-1]}": module}}, modules={module: HOOK.format(name)})
     assert not site.registry().hooks().origins
     seen: list[str] = []
-    relay = site.registry(hooks=("tracer_b", "plug-a")).hooks()
+    relay = site.registry(hooks=("plug-b:tracer_b", "plug-a")).hooks()
     relay.call("genmode_session_begin", session=seen)
     assert seen == ["plug-a", "plug-b"]
     assert relay.origins[0].startswith("hook plugin 'tracer_a' of plug-a 1.0 (")
@@ -180,7 +180,7 @@ def test_a_broken_hook_plugin_is_warned_of_and_left_out(site: Any, text: str, me
     marked = f"import genmode\n\n{'@genmode.hookimpl' if text.startswith('def') else ''}\n{text}\n"
     site.add("bad", entries={"hooks": {"bad": "bad_hooks"}}, modules={"bad_hooks": marked})
     site.add("plug", entries={"hooks": {"fine": "fine_hooks"}}, modules={"fine_hooks": HOOK.format("fine")})
-    host = site.registry(hooks=("bad", "fine"))
+    host = site.registry(hooks=("bad", "plug:fine"))
     with pytest.warns(RuntimeWarning, match=message):
         assert len(host.hooks().origins) == 1
     (fault,) = host.faults()
@@ -196,7 +196,7 @@ def test_a_hook_plugin_may_state_its_contract(site: Any) -> None:
         modules={"it_hooks": HOOK.format(1) + "contract_version = 2\n"},
     )
     with pytest.raises(ContractVersionError, match="contract 2"):
-        site.registry(hooks=("it",)).get("hooks", "it")
+        site.registry(hooks=("plug",)).get("hooks", "it")
 
 
 def test_an_ambiguous_name_that_is_switched_on_is_an_error(site: Any) -> None:
@@ -204,6 +204,8 @@ def test_an_ambiguous_name_that_is_switched_on_is_an_error(site: Any) -> None:
         site.add(name, entries={"hooks": {"tracer": name}}, modules={name: HOOK.format(name)})
     assert not site.registry().hooks().origins
     with pytest.raises(ConflictError, match="hook plugin 'tracer' is provided by plug-a"):
+        site.registry(hooks=("hooks:tracer",)).hooks()
+    with pytest.raises(ConflictError, match="write 'plug-a:tracer' or 'plug-b:tracer'"):
         site.registry(hooks=("tracer",)).hooks()
     assert len(site.registry(hooks=("plug-a",)).hooks().origins) == 1
 

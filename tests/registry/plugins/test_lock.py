@@ -74,7 +74,7 @@ class TestFile:
             site.registry().lock(tmp_path / "a.lock")
         made = site.registry(prefer={"both": "plug-b"}).lock(tmp_path / "a.lock")
         assert made.components == {("processors", "both"): "plug-b"}  # the built-in is in force, the hook is off
-        made = site.registry(prefer={"sample": "rival"}, block="both", hooks="watch").lock(tmp_path / "a.lock")
+        made = site.registry(prefer={"sample": "rival"}, block="both", hooks="hooky").lock(tmp_path / "a.lock")
         assert made.components == {("strategies", "sample"): "rival", ("hooks", "watch"): "hooky"}
 
     @pytest.mark.parametrize(
@@ -261,15 +261,15 @@ class TestFailsClosed:
         with pytest.raises(
             genmode.LockError, match=r"hook plugin 'watch' of hooky 1\.0 .* is switched on, but the lock"
         ):
-            site.registry(lock=tmp_path / "none.lock", hooks="watch").hooks()
-        locked(site, tmp_path / "a.lock", hooks="watch")
+            site.registry(lock=tmp_path / "none.lock", hooks="hooky").hooks()
+        locked(site, tmp_path / "a.lock", hooks="hooky")
         (site.folder / "hooky.py").write_text(TRACE + body + "#\n")
         with pytest.raises(genmode.LockError, match=r"file hooky\.py is not what the lock"):
-            site.registry(lock=tmp_path / "a.lock", hooks="watch").hooks()
+            site.registry(lock=tmp_path / "a.lock", hooks="hooky").hooks()
         assert ran(site) == []
         assert site.registry(lock=tmp_path / "a.lock").hooks().origins == ()  # it is off
-        locked(site, tmp_path / "a.lock", hooks="watch")
-        assert len(site.registry(lock=tmp_path / "a.lock", hooks="watch").hooks().origins) == 1
+        locked(site, tmp_path / "a.lock", hooks="hooky")
+        assert len(site.registry(lock=tmp_path / "a.lock", hooks="hooky").hooks().origins) == 1
 
     def test_files_are_read_once_and_not_by_calls(self, site: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import genmode.plugins.fingerprint as module

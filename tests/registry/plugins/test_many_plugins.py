@@ -119,7 +119,7 @@ def test_asking_for_each_broken_one_says_how_to_get_out(crowd: Any) -> None:
         with pytest.raises(error) as caught:
             host.get("processors", name)
         assert way_out in str(caught.value)
-    with use(everything(crowd, hooks="bad_hook")), pytest.raises(genmode.GenmodeError) as raised:
+    with use(everything(crowd, hooks="bad-hook")), pytest.raises(genmode.GenmodeError) as raised:
         genmode.generate(tiny("llama"), **prompt("llama", 1), max_new_tokens=2)
     for part in ("hook plugin 'bad_hook' of bad-hook 1.0", str(crowd.folder), "no audit log", "the setting `hooks`"):
         assert part in str(raised.value)

@@ -127,7 +127,7 @@ def test_what_is_disabled_is_never_imported(site: Any, source: Source, tmp_path:
         assert host.parameter_keys() == frozenset()
         assert not host.hooks().origins
     assert not trace.exists()
-    assert site.registry(none=True, allow=("dry",)).get("processors", "dry")
+    assert site.registry(none=True, allow=("plug:dry",)).get("processors", "dry")
     assert trace.exists()
 
 
@@ -144,11 +144,11 @@ def test_configure_changes_what_is_given_and_refreshes(site: Any, source: Source
     assert states(host) == {("dry", "plug"): "disabled"}
     assert host.configure(block=()) == Settings()
     assert states(host) == {("dry", "plug"): "discovered"}
-    assert host.configure(allow="dry").block == ()
-    assert host.settings == Settings(allow=("dry",))
+    assert host.configure(allow="plug:dry").block == ()
+    assert host.settings == Settings(allow=("plug:dry",))
     with pytest.raises(ParameterError):
         host.configure(none="yes")  # type: ignore[arg-type]
-    assert host.settings == Settings(allow=("dry",))
+    assert host.settings == Settings(allow=("plug:dry",))
 
 
 def test_settings_come_from_the_environment_by_default(

@@ -88,21 +88,22 @@ def allowed(settings: Settings, *entries: Entry, distributions: frozenset[str] =
         ("good-dist:*", ["good-dist:good"]),
         ("good_dist:good", ["good-dist:good"]),
         ("evil-dist:good-dist", ["evil-dist:good-dist"]),
-        ("good", ["good-dist:good"]),
+        ("processors:good", ["good-dist:good"]),
+        ("good", []),
     ],
 )
 def test_a_name_that_two_distributions_may_be_meant_by_allows_neither(pattern: str, expected: list[str]) -> None:
     assert allowed(Settings(allow=(pattern,)), GOOD, EVIL) == expected
     hooks = [one.replace("good-dist:good", "good-dist:watcher") for one in expected]
-    pattern = pattern.replace("good_dist:good", "good-dist:watcher")
-    if pattern != "good":
-        assert allowed(Settings(hooks=(pattern,)), WATCHER, FALSE_WATCHER) == hooks
+    pattern = {"good_dist:good": "good-dist:watcher", "processors:good": "hooks:watcher", "good": "watcher"}.get(
+        pattern, pattern
+    )
+    assert allowed(Settings(hooks=(pattern,)), WATCHER, FALSE_WATCHER) == hooks
 
 
 def test_a_distribution_that_takes_a_components_name_is_not_allowed_by_it() -> None:
     taker = entry("anything", "good")
     assert allowed(Settings(allow=("good",)), GOOD, taker) == []
-    assert allowed(Settings(allow=("good",)), GOOD) == ["good-dist:good"]
     assert allowed(Settings(allow=("good",)), GOOD, distributions=frozenset({"good"})) == []
     assert allowed(Settings(allow=("good-dist:good",)), GOOD, taker) == ["good-dist:good"]
 
@@ -119,8 +120,10 @@ def test_what_is_hidden_keeps_its_names() -> None:
     taker = entry("good", "evil-dist")
     for hidden in ((GOOD,), (WATCHER, GOOD)):
         assert ("allow", "good") in Settings(allow=("good",)).unclear([taker], ["evil-dist"], hidden)
-    assert Settings(allow=("good",)).unclear([GOOD, taker]) == {}  # a conflict, which says so itself
-    assert Settings(allow=("good",)).unclear([GOOD], ["good-dist"], [GOOD._replace(version="0.9")]) == {}
+    named = Settings(allow=("processors:good",))
+    assert named.unclear([GOOD, taker]) == {}  # a conflict, which says so itself
+    assert named.unclear([GOOD], ["good-dist"], [GOOD._replace(version="0.9")]) == {}
+    assert ("allow", "processors:good") in named.unclear([taker], ["evil-dist"], [GOOD])
 
 
 def test_what_is_unclear_is_said_with_each_reading() -> None:
@@ -130,6 +133,23 @@ def test_what_is_unclear_is_said_with_each_reading() -> None:
     assert "write 'evil-dist:good-dist' or 'good-dist:*'" in why
     assert settings.refusal(EVIL, {("allow", "good-dist"): why}) == why
     assert settings.unclear([GOOD]) == settings.unclear([]) == {}
+
+
+@pytest.mark.parametrize("setting", ["allow", "hooks"])
+def test_a_components_name_alone_trusts_nobody(setting: str) -> None:
+    """The distribution that is meant may not be installed, and somebody else's component be called so."""
+    taker = entry("good-dist", "evil-dist", "hooks")
+    settings = Settings(**{setting: ("good-dist",)})  # type: ignore[arg-type]
+    assert allowed(settings, taker) == []
+    (why,) = settings.unclear([taker]).values()
+    assert why == (
+        f"the setting `{setting}` names 'good-dist', a component's name that does not say whose it is, so that it "
+        "switches on nothing; write 'evil-dist:good-dist'"
+    )
+    own = entry("same", "same", "hooks")  # its distribution's name as well
+    assert allowed(Settings(allow=("same",), hooks=("same",)), own) == ["same:same"]
+    mine = entry("watcher", REGISTERED, "hooks")
+    assert allowed(Settings(**{setting: ("watcher",)}), mine) == ["registered:watcher"]  # type: ignore[arg-type]
 
 
 def test_environment() -> None:
