@@ -43,7 +43,7 @@ from .plugins.requirements import WATERMARK, check_needs, header, saved_watermar
 from .plugins.resolution import ComponentInfo, Key
 from .plugins.secrets import guarded
 from .plugins.settings import closest
-from .watermark.config import WatermarkingConfig
+from .watermark.config import WatermarkingConfig, read_flag
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -310,16 +310,9 @@ def _without_header(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_watermark(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments, with a saved watermark of ours as its object; transformers knows only its own."""
+    """The arguments, with a watermark's dictionary as its object; transformers knows only its own."""
     saved = kwargs.get("watermarking_config")
-    if saved is not None and not isinstance(saved, dict) and not hasattr(saved, "construct_processor"):
-        raise ParameterError(
-            f"a watermarking_config of type {type(saved).__name__} is not allowed; it has to be a WatermarkingConfig, of "
-            "genmode or transformers, or its dictionary"
-        )
-    if isinstance(saved, dict) and "scheme" in saved:
-        return {**kwargs, "watermarking_config": WatermarkingConfig.from_dict(saved)}  # pyright: ignore[reportUnknownArgumentType]
-    return kwargs
+    return kwargs if saved is None else {**kwargs, "watermarking_config": read_flag(saved)}
 
 
 def _are_names(value: object) -> TypeGuard[Sequence[str]]:

@@ -11,7 +11,7 @@ import inspect
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from ..contract import Need, Strategy
 from ..contract.kinds import Kind
@@ -32,7 +32,7 @@ from ..plugins.parameters import (
 from ..plugins.registry import Registry, registry
 from ..plugins.requirements import saved_watermark
 from ..plugins.resolution import Key
-from ..watermark.config import WatermarkingConfig, check_given
+from ..watermark.config import WatermarkingConfig, check_given, read_flag
 from .flag_values import Flags
 from .inputs import check_flags, check_inputs, check_objects
 from .modes import neutral_flags, resolve
@@ -136,17 +136,10 @@ def build(
     check_inputs(model, call)
     if in_force["token_healing"]:
         heal(model, call, tokenizer)
-    configured = in_force["watermarking_config"]
-    if configured is None:
-        configured = saved_watermark(base.get(HEADER))
-    own_scheme = isinstance(configured, WatermarkingConfig)
-    if isinstance(configured, dict) and "scheme" in configured:
-        configured, own_scheme = WatermarkingConfig.from_dict(cast("dict[str, Any]", configured)), True
-    if own_scheme:
-        neutralise(config, call, "watermarking_config")
+    configured = own_watermark(config, call, in_force, base)
     watermarks = [
         host.get(*named_components({"watermark": mark}, host)[0]) if isinstance(mark, str) else mark
-        for mark in (*as_list(watermark), *([configured] if own_scheme else []))
+        for mark in (*as_list(watermark), *as_list(configured))
     ]
     return Request(
         model=model, registry=host, flags=in_force, strategy=cls, name=cls.name, why=why, params=params,
@@ -285,6 +278,33 @@ def neutralise(config: Any, call: dict[str, Any], key: str) -> None:
     call.pop(key, None)
     if config is not None and getattr(config, key, None) is not None:
         setattr(config, key, None)
+
+
+def own_watermark(
+    config: Any, call: dict[str, Any], flags: Flags, base: Mapping[str, Any]
+) -> WatermarkingConfig | None:
+    """The watermark of genmode's that a config or a flag says, taken out of what transformers gets; None if there is none.
+
+    Raises:
+        ParameterError: what is said is no watermark.
+    """
+    key = "watermarking_config"
+    found = read_flag(flags[key])
+    if found is None and (saved := saved_watermark(base.get(HEADER))) is not None:
+        found = WatermarkingConfig.from_dict(saved)
+    if "scheme" in (base[key] if isinstance(base.get(key), dict) else ()):
+        raise ParameterError(
+            f"the model's generation_config holds the dictionary of a watermark of genmode's, which transformers cannot "
+            f"read there; set model.generation_config.{key} = genmode.WatermarkingConfig.from_dict(...)"
+        )
+    if not isinstance(found, WatermarkingConfig):
+        if isinstance(getattr(config, key, None), dict):  # transformers reads one as an argument, not in a config
+            setattr(config, key, found)
+        return None
+    neutralise(config, call, key)
+    if base.get(key) is not None:
+        call[key] = None  # last in transformers' order; a config without it would be filled up from the model's
+    return found
 
 
 def heal(model: Any, call: dict[str, Any], tokenizer: Any) -> None:

@@ -157,8 +157,8 @@ def build_params(component: type[Component], values: Mapping[str, Any], origin: 
     try:
         return component.Params(**plain)
     except pydantic.ValidationError as error:
-        wrong, cause = error.errors(), _shown(error, plain)
-    raise _explained(component, wrong, origin, plain) from cause  # here, since an error keeps the one it is raised in
+        wrong, cause = error.errors(), showable(error, plain)
+    raise explained(component, wrong, origin, plain) from cause  # here, since an error keeps the one it is raised in
 
 
 def check_params(component: type[Component], values: Mapping[str, Any], origin: str = "") -> None:
@@ -169,9 +169,9 @@ def check_params(component: type[Component], values: Mapping[str, Any], origin: 
         component.Params(**plain)
         return
     except pydantic.ValidationError as error:
-        wrong, cause = [one for one in error.errors() if one["type"] != "missing"], _shown(error, plain)
+        wrong, cause = [one for one in error.errors() if one["type"] != "missing"], showable(error, plain)
     if wrong:
-        raise _explained(component, wrong, origin, plain) from cause
+        raise explained(component, wrong, origin, plain) from cause
 
 
 _LARGEST = 3.4e38
@@ -230,12 +230,12 @@ def allowed(field: FieldInfo) -> str:
     return ", ".join(words)
 
 
-def _shown(error: pydantic.ValidationError, values: Mapping[str, Any]) -> pydantic.ValidationError | None:
+def showable(error: pydantic.ValidationError, values: Mapping[str, Any]) -> pydantic.ValidationError | None:
     """The cause to keep; none if it would show a secret."""
     return None if any(is_secret(key) for key in values) else error
 
 
-def _explained(
+def explained(
     component: type[Component], errors: Iterable[Any], origin: str, values: Mapping[str, Any]
 ) -> ParameterError:
     """pydantic's errors in our words, without the secrets among the values."""

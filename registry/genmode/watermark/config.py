@@ -7,6 +7,7 @@ name (`hashing_key`) are treated alike. What a file names instead is where the k
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from typing import Any
 
 from ..atomic import write_text
 from ..contract import Watermarker, is_secret
+from ..contract.component import shown
 from ..contract.kinds import Kind
-from ..errors import ParameterError, UnknownComponentError, UnsupportedError
+from ..errors import GenmodeError, ParameterError, UnknownComponentError, UnsupportedError
 from ..plugins.parameters import build_params, check_params
 from ..plugins.registry import registry
 from ..plugins.secrets import guarded, reveal
-from ..plugins.settings import closest
+from ..plugins.settings import closest, hint
 from . import keys
 
 OWN = ("key_from", "key_id", "tokenizer_id")
@@ -233,3 +235,50 @@ def check_given(watermark: Any) -> None:
             f"watermark: an object of type {type(watermark).__name__} is not allowed; give the name of a watermarker, or "
             "genmode.WatermarkingConfig(scheme, key=..., ...)"
         )
+
+
+def read_flag(value: Any) -> Any:
+    """What transformers' flag `watermarking_config` says: an object of genmode's class or transformers'; None for none.
+
+    A dictionary with `scheme` is genmode's, any other is transformers', as there. Secrets in it are not shown.
+
+    Raises:
+        ParameterError: it is neither, or transformers does not take what is in it.
+    """
+    if isinstance(value, dict):
+        value = WatermarkingConfig.from_dict(value) if "scheme" in value else _of_transformers(value)  # pyright: ignore[reportUnknownArgumentType]
+    if value is None or isinstance(value, WatermarkingConfig):
+        return value  # genmode's own is checked where it is built
+    if not all(callable(getattr(value, method, None)) for method in ("validate", "construct_processor")):
+        raise ParameterError(
+            f"a watermarking_config of type {type(value).__name__} is not allowed; it has to be a WatermarkingConfig, of "
+            "genmode or transformers, or its dictionary"
+        )
+    try:
+        value.validate()
+    except GenmodeError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"watermarking_config={shown('', vars(value))!r} is not allowed; transformers says: {error}"
+        ) from error
+    key = getattr(value, "hashing_key", 0)
+    if isinstance(key, bool) or not isinstance(key, int) or not -(2**63) <= key < 2**63:
+        raise ParameterError(
+            f"watermarking_config: a hashing_key of type {type(key).__name__} that is not a whole number of 64 bits"
+        )
+    return value
+
+
+def _of_transformers(data: dict[Any, Any]) -> Any:
+    """transformers' watermark of a dictionary, which it makes of its first class whatever the keys are."""
+    from transformers import WatermarkingConfig as Theirs  # here, since a configuration alone does without transformers
+
+    known = [name for name in inspect.signature(Theirs).parameters if name != "kwargs"]
+    if wrong := [key for key in data if key not in known]:
+        told = ", ".join(f"{key!r}{hint(str(key), known)}" for key in wrong)
+        raise ParameterError(
+            f"watermarking_config has {told}: without 'scheme' it is transformers', with {', '.join(known)}; add "
+            "'scheme', a watermarker's name, for one of genmode's"
+        )
+    return Theirs(**data)
