@@ -85,6 +85,10 @@ class Matcher:
         return Matcher(self.grammar, list(self.states))
 
     @property
+    def surrender(self) -> str:
+        return ""
+
+    @property
     def complete(self) -> bool:
         return bool(self.states[-1][0].can_end())
 

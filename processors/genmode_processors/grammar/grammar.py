@@ -198,16 +198,24 @@ class Grammar(genmode.LogitsProcessor):
                 raise self._stuck(call, i, call.rows[i])
 
     def _stuck(self, call: _Call, place: int, row: Row) -> genmode.DecodingError:
+        why = (
+            f"no token of this tokenizer continues it as {call.engine} reads the grammar; take a tokenizer that has the "
+            "characters which must come there, change the grammar"
+        )
+        if surrender := row.matcher.surrender:
+            why = (
+                f"the grammar is too much for {call.engine} ({surrender}); have it say in fewer ways how a text is made up, "
+                "such as without counters within counters"
+            )
         return genmode.DecodingError(
-            f"grammar: row {place} cannot go on at position {row.taken} of its output: no token of this tokenizer "
-            f"continues it as {call.engine} reads the grammar; take a tokenizer that has the characters which must come "
-            "there, change the grammar, or try another grammar_engine",
+            f"grammar: row {place} cannot go on at position {row.taken} of its output: {why}, or try another "
+            "grammar_engine",
             component=self.name,
             row=place,
         )
 
     def _left(self, call: _Call, place: int, row: Row) -> genmode.DecodingError:
-        if row.stuck:
+        if row.stuck or row.matcher.surrender:
             return self._stuck(call, place, row)
         if row.refused:
             return genmode.DecodingError(

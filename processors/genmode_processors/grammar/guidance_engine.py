@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -35,19 +36,21 @@ class Matcher:
     """See `engines.Matcher`.
 
     Attributes:
+        grammar: what it is a matcher of.
         firsts: `[vocab]`: the first byte of each token, for a vocabulary that lacks bytes; else None.
     """
 
-    def __init__(self, inner: Any, firsts: Bytes | None) -> None:
-        self.inner, self.firsts = inner, firsts
+    def __init__(self, inner: Any, grammar: Compiled) -> None:
+        self.inner, self.grammar, self.firsts = inner, grammar, grammar.firsts
 
     def fill(self, words: Words) -> None:
-        if self.inner.is_stopped():  # complete, and nothing may follow
+        if self.inner.is_stopped():  # complete, and nothing may follow, or it has given up
             words[:] = 0
         else:
             self.inner.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
             if self.inner.is_error():
                 words[:] = 0
+                self.grammar.spent = True
             elif self.firsts is not None:
                 self._correct(words, self.firsts)
 
@@ -78,21 +81,34 @@ class Matcher:
             raise RuntimeError(f"llguidance cannot go back {count} tokens: {self.inner.get_error()}")
 
     def copy(self) -> Matcher:
-        return Matcher(self.inner.deep_copy(), self.firsts)
+        return Matcher(self.inner.deep_copy(), self.grammar)
 
     @property
     def complete(self) -> bool:
         return bool(self.inner.is_accepting())
 
+    @property
+    def surrender(self) -> str:
+        said = str(self.inner.get_error()).partition("\n")[0]  # the rest is the state, with the whole grammar
+        return said if said.startswith("lexer error") else ""  # one of the parser tells of rules that never end
+
 
 class Compiled:
-    """See `engines.Compiled`."""
+    """See `engines.Compiled`.
 
-    def __init__(self, root: Any, firsts: Bytes | None) -> None:
-        self.root, self.firsts = root, firsts
+    Attributes:
+        spent: whether its states have become too many. All matchers of one compilation share and add to them, so that
+            none of them goes on; the next matcher is of another.
+    """
+
+    def __init__(self, compile_again: Callable[[], Any], firsts: Bytes | None) -> None:
+        self._compile, self.firsts = compile_again, firsts
+        self._root, self.spent = compile_again(), False
 
     def matcher(self) -> Matcher:
-        return Matcher(self.root.deep_copy(), self.firsts)
+        if self.spent:
+            self._root, self.spent = self._compile(), False
+        return Matcher(self._root.deep_copy(), self)
 
 
 class Compiler:
@@ -107,10 +123,15 @@ class Compiler:
         self.firsts = firsts if len(single) < 256 else None
 
     def compile(self, wanted: Wanted, whitespace: bool) -> Compiled:
-        matcher = llguidance.LLMatcher(self.tokenizer, self._source(wanted, whitespace), log_level=0)
-        if matcher.is_error():
-            raise ValueError(matcher.get_error())
-        return Compiled(matcher, self.firsts)
+        source = self._source(wanted, whitespace)
+
+        def compiled() -> Any:
+            matcher = llguidance.LLMatcher(self.tokenizer, source, log_level=0)
+            if matcher.is_error():
+                raise ValueError(matcher.get_error())
+            return matcher
+
+        return Compiled(compiled, self.firsts)
 
     def _source(self, wanted: Wanted, whitespace: bool) -> Any:
         new = llguidance.LLMatcher

@@ -62,6 +62,11 @@ class Matcher(Protocol):
         """Whether the text so far is a whole text of the grammar."""
         ...
 
+    @property
+    def surrender(self) -> str:
+        """Why the engine has given up on the row, though the grammar has further texts; empty if it has not."""
+        ...
+
 
 class Compiled(Protocol):
     """A grammar ready for one vocabulary."""

@@ -82,6 +82,10 @@ class Matcher:
         return Matcher(self.grammar, list(self.states))
 
     @property
+    def surrender(self) -> str:
+        return ""
+
+    @property
     def complete(self) -> bool:
         return bool(self.grammar.index.is_final_state(self.states[-1]))
 

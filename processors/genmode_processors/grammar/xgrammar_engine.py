@@ -60,6 +60,10 @@ class Matcher:
         return Matcher(self.inner.fork(), self.surrogates, list(self.tokens))
 
     @property
+    def surrender(self) -> str:
+        return ""
+
+    @property
     def complete(self) -> bool:
         return bool(self.inner.is_completed())
 

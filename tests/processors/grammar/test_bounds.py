@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+import genmode
 from genmode_processors.grammar import bounds
 
-from .support import ENGINES, needs, takes
+from .support import ENGINES, generate, needs, takes, tokenizer
 
 COUNTERS = "((a{1000}){1000}){1000}"
 STATES = "[ab]*a[ab]{30}"
@@ -61,6 +62,19 @@ def test_optional_counters_within_each_other() -> None:
     with pytest.raises(ValueError, match="up to 900 in all"):
         takes({"regex": "(a{0,30}){0,30}b"}, "xgrammar", [])
     assert takes({"regex": "(a{0,16}){0,16}b"}, "xgrammar", ["aaab", "b", "a"]) == [True, True, False]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["regex", "schema"])
+def test_counters_that_can_be_split_in_many_ways(inside: bool) -> None:
+    needs("llguidance")
+    grammar, other = asked("((a|aa){0,90}){0,90}b", inside), tokenizer().convert_tokens_to_ids("b")
+    message = r"too much for llguidance \(lexer error: too many expressions constructed\).*try another grammar_engine"
+    for _ in range(2):  # what a call has used up, the next one has anew
+        with pytest.raises(genmode.DecodingError, match=message) as caught:
+            generate(grammar, 1, "llguidance", 100, suppress_tokens=[other])
+        assert len(str(caught.value)) < 400
+        (text,) = generate(grammar, 1, "llguidance", 100, sequence_bias={(other,): 100.0})
+        assert text.strip('"') == "b"
 
 
 def test_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
