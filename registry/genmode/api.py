@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import queue
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -17,10 +18,13 @@ from . import tracing
 from .call.inputs import check_objects, prompt_ids
 from .call.loop import Loop
 from .call.request import build
+from .contract.kinds import Kind
 from .errors import GenmodeError, ParameterError, UnsupportedError
 from .hf.embeddings import lookup_failure
 from .hf.generate import has_loop_of_its_own, plain_generate
 from .plan import Plan
+from .plugins.parameters import is_foreign
+from .plugins.registry import registry
 from .session.stream import EndingOnce
 from .text.pieces import TextPieces
 
@@ -222,10 +226,26 @@ def _plan_of_others(model: Any) -> Plan:
 def _untouched(
     model: Any, inputs: Any, config: Any, streamer: Any, tokenizer: Any, kwargs: dict[str, Any]
 ) -> Any:  # fmt: skip
-    """The model's own `generate`, with the arguments as they came."""
+    """The model's own `generate`, with the arguments as they came.
+
+    Raises:
+        UnsupportedError: it does not take a key that is a parameter of genmode's components.
+    """
     given = {"generation_config": config, "streamer": streamer, "tokenizer": tokenizer}
     kwargs = {**kwargs, **{name: value for name, value in given.items() if value is not None}}
-    return plain_generate(model)(*([] if inputs is None else [inputs]), **kwargs)
+    try:
+        return plain_generate(model)(*([] if inputs is None else [inputs]), **kwargs)
+    except (TypeError, ValueError) as error:
+        # Asked only now: a loop of its own may have a key by that name itself.
+        strays = [key for key in kwargs if is_foreign(key) and re.search(rf"\b{re.escape(key)}\b", str(error))]
+        owned = {key: owners for key in strays if (owners := registry().owners(key))}
+        if not owned:
+            raise
+        told = ", ".join(f"{key} of {Kind(owners[0].kind).noun} {owners[0].name!r}" for key, owners in owned.items())
+        raise UnsupportedError(
+            f"{type(model).__name__} brings a generate of its own, which does not take parameters of genmode's components "
+            f"({told}); leave them out"
+        ) from error
 
 
 def _through_transformers(request: Any, loop: Loop) -> Any:

@@ -316,6 +316,16 @@ class TestModelsWithALoopOfTheirOwn:
             ):
                 call(model, torch.tensor([[3, 4]]), strategy="greedy_search")
 
+    def test_take_no_parameters_of_components(self) -> None:
+        """Said only where the model refuses them: it may have a key by that name of its own."""
+        strict, open_ = OwnStrictLoop(tiny("llama").config), OwnLoop(tiny("llama").config)
+        message = r"^OwnStrictLoop brings a generate of its own.*mirostat_tau of processor 'mirostat'.*leave them out"
+        with pytest.raises(genmode.UnsupportedError, match=message):
+            genmode.generate(strict, torch.tensor([[3, 4]]), mirostat_tau=3.0, anything=1)
+        with pytest.raises(ValueError, match=r"^not used by the model: \['anything'\]"):
+            genmode.generate(strict, torch.tensor([[3, 4]]), anything=1)
+        assert genmode.generate(open_, None, mirostat_tau=3.0) == (None, 3, {"mirostat_tau": 3.0})
+
     def test_that_end_in_that_of_transformers_take_one(self) -> None:
         model, flags = OwnName(tiny("llama").config), {"attention_mask": torch.ones(1, 2), "max_new_tokens": 3}
         tokens = torch.tensor([[3, 4]])

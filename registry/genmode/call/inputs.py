@@ -30,7 +30,7 @@ WHOLE = (
     "pad_token_id",
 )
 """Flags that are whole numbers, and that transformers does not check."""
-NUMBERS = ("penalty_alpha", "diversity_penalty", "num_beam_groups", "guidance_scale")
+NUMBERS = ("penalty_alpha", "diversity_penalty", "num_beam_groups", "guidance_scale", "top_k")
 """Flags that transformers compares with numbers before anyone looks at their type."""
 SWITCHES = (
     "do_sample", "use_cache", "token_healing", "low_memory", "use_mtp", "return_dict_in_generate", "output_scores",

@@ -50,7 +50,7 @@ def test_numbers_are_finite(key: str, value: float) -> None:
         ({"stop_strings": -1, "tokenizer": tokenizer()}, "stop_strings"),
         ({"stop_strings": [""], "tokenizer": tokenizer()}, "stop_strings"), ({"min_length": 2**31}, "min_length"),
         ({"penalty_alpha": [1]}, "penalty_alpha"), ({"diversity_penalty": torch.zeros(0)}, "diversity_penalty"),
-        ({"num_beam_groups": {}}, "num_beam_groups"), ({"forced_bos_token_id": True}, "forced_bos_token_id"),
+        ({"top_k": "x"}, "top_k"), ({"num_beam_groups": {}}, "num_beam_groups"), ({"forced_bos_token_id": True}, "forced_bos_token_id"),
         ({"prefill_chunk_size": True}, "prefill_chunk_size"), ({"prefill_chunk_size": 0}, "prefill_chunk_size"), ({"mirostat_tau": 1e300}, "mirostat_tau"),
         ({"temperature": 1e300, "do_sample": True}, "temperature"),
         ({"length_penalty": -30.0, "num_beams": 2, "max_new_tokens": 20}, "length_penalty"),
