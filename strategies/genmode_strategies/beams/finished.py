@@ -143,13 +143,21 @@ class Finished:
         )
 
     def _take_in_open(self, tokens: Tensor, running: Tensor) -> None:
-        """Put the open hypotheses, `tokens` `[rows, length]` worth `running` `[rows]`, behind the finished ones."""
+        """Put the open hypotheses, `tokens` `[rows, length]` worth `running` `[rows]`, behind the finished ones.
+
+        Where fewer candidates were left than beams, a beam continues one that never began, or takes a masked token. Its
+        place stays empty, as in transformers; if all of an input do, they are worth minus infinity, which is an error.
+        """
         held, (inputs, beams) = self.held, self.held.scores.shape
         length, decoded = tokens.shape[1], tokens.shape[1] - self.session.prompt_length
-        worth = running.view(inputs, beams) / (decoded**self.params.length_penalty)
-        # Any finished hypothesis comes before any open one; float64 keeps the order beside the large numbers.
-        finished = held.scores.where(self.done, -torch.inf)
-        best = torch.cat([finished.double(), worth.double() + MASKED], 1).topk(beams).indices
+        running = running.view(inputs, beams)
+        begun, worth = running > MASKED / 2, running / (decoded**self.params.length_penalty)
+        # Finished hypotheses come before open ones, and these before empty places; float64 keeps the order beside the
+        # large numbers.
+        finished = torch.add(held.scores.double(), ~self.done, alpha=4 * MASKED)
+        opened = (worth.double() + MASKED).clamp(min=3 * MASKED).masked_fill(~begun, -torch.inf)
+        best = torch.cat([finished, opened], 1).sort(dim=1, descending=True, stable=True).indices[:, :beams]
+        scores = pick(held.scores, worth, best).masked_fill(~(self.done | begun).any(1, keepdim=True), -torch.inf)
         records = torch.full_like(held.records, self.fill)
         records[:, :, :length] = tokens.view(inputs, beams, length)
         records[:, :, -1] = length - 1
@@ -158,9 +166,7 @@ class Finished:
             behind = torch.full_like(parent_rows, -1)
             behind[:, :, :decoded] = self.parents.rows[:, :decoded].view(inputs, beams, -1)
             parent_rows = pick(parent_rows, behind, best)
-        self.held = held._replace(
-            records=pick(held.records, records, best), scores=pick(finished, worth, best), parent_rows=parent_rows
-        )
+        self.held = held._replace(records=pick(held.records, records, best), scores=scores, parent_rows=parent_rows)
 
 
 def _go_on(candidates: Candidates, beams: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -210,4 +216,5 @@ def _judge(
 def _fill(session: genmode.Session) -> int:
     """The id behind the end of a hypothesis, as transformers chooses it; without an end of sequence, padding or 0."""
     end = next((one for one in session.eos_token_ids[:1] if 0 <= one < session.vocab_size), 0)
-    return session.pad_token_id or end
+    pad = session.pad_token_id
+    return pad if pad and 0 < pad < session.vocab_size else end
