@@ -101,8 +101,10 @@ class ForcedEos(genmode.LogitsProcessor, genmode.StandIn):
 
     @classmethod
     def adopt(cls, theirs: Any, tokenizer: Any = None) -> ForcedEos:
-        """Tokens and maximal length of the transformers object."""
+        """Tokens and maximal length of the transformers object, which with none would mask every token."""
         own = cls(forced_eos_token_id=theirs.eos_token_id)
+        if not own.params.forced_eos_token_id:
+            raise genmode.ParameterError("forced_eos_token_id names no token; give one or more ids, or leave it out")
         own._max_length = theirs.max_length
         return own
 

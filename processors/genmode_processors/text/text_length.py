@@ -8,7 +8,8 @@ white space behind it, counts too. "3.14" in three tokens therefore ends one. Sp
 A minimum masks the end-of-sequence tokens while a row is shorter. The maximum of characters masks every
 token that would exceed it, and forces the end where it is reached, so no row is longer; the maximum of
 sentences forces the end behind the last. Where minimum and maximum contradict each other, the maximum wins.
-Forcing sets the end's scores to 0 and all others to -inf. Counts are read off the history, so beams and
+Forcing sets the end's scores to 0 and all others to -inf; as with `forced_eos_token_id`, the end then comes even
+where another constraint bans it, such as the last token of a banned sequence. Counts are read off the history, so beams and
 drafting need no state. Not supported: limits of their own for each row; characters split over tokens may be
 cut at the maximum.
 """

@@ -36,6 +36,13 @@ def test_numbers_are_finite(key: str, value: float) -> None:
             genmode.generate(tiny("llama"), **ONE, max_new_tokens=2, do_sample=True, **given)
 
 
+@pytest.mark.parametrize("none", [[], (), torch.zeros(0, dtype=torch.long)], ids=["list", "tuple", "tensor"])
+@pytest.mark.parametrize("key", ["suppress_tokens", "begin_suppress_tokens", "eos_token_id"])
+def test_lists_of_no_token_change_nothing(key: str, none: Any) -> None:
+    expected = genmode.generate(tiny("llama"), **ONE, max_new_tokens=3)
+    assert torch.equal(genmode.generate(tiny("llama"), **ONE, max_new_tokens=3, **{key: none}), expected)
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
@@ -53,6 +60,8 @@ def test_numbers_are_finite(key: str, value: float) -> None:
         ({"top_k": "x"}, "top_k"), ({"num_beam_groups": {}}, "num_beam_groups"), ({"forced_bos_token_id": True}, "forced_bos_token_id"),
         ({"prefill_chunk_size": True}, "prefill_chunk_size"), ({"prefill_chunk_size": 0}, "prefill_chunk_size"), ({"mirostat_tau": 1e300}, "mirostat_tau"),
         ({"temperature": 1e300, "do_sample": True}, "temperature"),
+        ({"forced_eos_token_id": torch.zeros(0, dtype=torch.long)}, "forced_eos_token_id"),
+        ({"forced_eos_token_id": []}, "eos_token_id"), ({"forced_bos_token_id": torch.zeros(0)}, "forced_bos_token_id"),
         ({"length_penalty": -30.0, "num_beams": 2, "max_new_tokens": 20}, "length_penalty"),
     ],
     ids=str,
