@@ -19,8 +19,10 @@ from .running import Late, Outcome, ours, stock, streamed
 
 BY_WIDTH = ("max_length", "min_length", "max_time", "forced_bos_token_id", "token_healing")
 """Flags that count padding, as in transformers, or time, or change the prompt: a row alone may rightly differ."""
+FORCES_ENDS = ("max_characters", "max_sentences", "max_words")
+"""Keys that leave all ends of sequence equally good; which of them a beam takes is chance."""
 FORCING = ("forced_bos_token_id", "forced_eos_token_id", "thinking_budget", "token_healing")
-"""Keys by which a token comes that another key bans."""
+"""Keys by which a token comes that another key bans: what forces acts behind what bans, as in transformers."""
 DRAFTS = ("prompt_lookup_num_tokens", "assistant_model", "assistant_early_exit")
 READ_PADDING = (
     "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "sequence_bias", "repetition_penalty",
@@ -43,9 +45,9 @@ ENDS_ROWS = (
     "ngram_loop_size",
 )
 """Criteria of rows, which end whole calls of constrained beams."""
-FORCES_ENDS = ("max_characters", "max_sentences", "max_words")
-"""Keys that leave all ends of sequence equally good; which of them a beam takes is chance."""
 SMALL = 1e-3
+SHORT_S = 1.0
+"""A `max_time` below it may be over before the first tokens."""
 ROUNDED = ("alone", "stock", "stream")
 """Promises that rounding may break, where two tokens are as good as equal."""
 
@@ -129,6 +131,8 @@ def _values(call: Call, found: Outcome) -> str:
         if any(bool(one.isnan().any()) for one in found.recorded(name)):
             return f"{name} hold NaN"
     rows = _decoded(call, tokens)
+    pads = _numbers(call.keys.get("pad_token_id")) or [PAD]
+    ended = any(key in call.keys for key in ENDS_ROWS)
     scores = found.recorded("scores") if not call.keys.get("token_healing") else ()  # which changes the prompt's length
     for row, decoded in enumerate(rows):
         if (
@@ -137,7 +141,9 @@ def _values(call: Call, found: Outcome) -> str:
             and len(scores[0]) == len(rows)
             and "beam_indices" not in found.output
         ):
-            impossible = [i for i, token in enumerate(decoded) if scores[i][row, token] == -torch.inf]
+            # the end of a row that a criterion may have ended is its padding, where both are the same id
+            sure = decoded[:-1] if ended and decoded[-1:] == pads[:1] else decoded
+            impossible = [i for i, token in enumerate(sure) if scores[i][row, token] == -torch.inf]
             if impossible:
                 return f"row {row} decoded {decoded}, whose tokens {impossible} have the score -inf"
         if not any(call.keys.get(key) is not None for key in FORCING) and (
@@ -163,19 +169,22 @@ def _decoded(call: Call, tokens: Tensor) -> list[list[int]]:
 
 
 def _banned(call: Call, row: int, rows: int, decoded: list[int]) -> str:
-    """Which ban a row's tokens break; "" for none."""
+    """Which ban a row's tokens break; "" for none. An end that is forced is none."""
+    ends = _numbers(call.keys.get("eos_token_id"))
+    forced = ends if any(key in call.keys for key in FORCES_ENDS) else []
     for token in _numbers(call.keys.get("suppress_tokens")):
-        if token in decoded:
+        if token in decoded and token not in forced:
             return f"the suppressed token {token}"
-    if decoded and decoded[0] in _numbers(call.keys.get("begin_suppress_tokens")):
+    if decoded and decoded[0] in _numbers(call.keys.get("begin_suppress_tokens")) and decoded[0] not in forced:
         return f"the token {decoded[0]}, which is suppressed at the beginning"
     # A row begins with its prompt: a banned sequence may have begun there.
     begun = call.prompt(row * call.rows // rows) if call.lengths is not None and call.family != "t5" else []
-    text, ends = [*begun, *decoded], _numbers(call.keys.get("eos_token_id"))
+    text = [*begun, *decoded]
     for key in ("bad_words_ids", "banned_phrases"):
         for word in _words(call.keys.get(key)):
             spots = range(max(len(begun) - len(word) + 1, 0), len(text) - len(word) + 1)
-            if not (len(word) == 1 and word[0] in ends) and any(text[i : i + len(word)] == word for i in spots):
+            allowed = word[-1] in forced or (len(word) == 1 and word[0] in ends)
+            if not allowed and any(text[i : i + len(word)] == word for i in spots):
                 return f"the banned sequence {word}"
     return ""
 
@@ -279,6 +288,7 @@ def _stated_to_differ(call: Call) -> bool:
         or ("exponential_decay_length_penalty" in keys and not keys.isdisjoint(MASKS_ENDS))
         or ("encoder_repetition_penalty" in keys and not keys.isdisjoint(("num_beams", "num_return_sequences")))
         or ("remove_invalid_values" in keys and "output_scores" in keys)  # masked tokens stay masked
+        or (drafts and call.keys.get("max_time", SHORT_S) < SHORT_S)  # over when the first draft is verified there
         or (drafts and ("stop_strings" in keys or _begins_ended(call)))
         or ("guidance_scale" in keys and call.dtype in ("float16", "bfloat16"))  # of other kernels, rounded otherwise
     )
