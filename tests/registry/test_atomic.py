@@ -27,6 +27,7 @@ for turn in itertools.count():
 """
 
 
+@pytest.mark.no_torch
 def test_the_text_the_mode_and_a_link(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write_text(path, "ä\n")
@@ -41,6 +42,7 @@ def test_the_text_the_mode_and_a_link(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a", "link"]
 
 
+@pytest.mark.no_torch
 def test_a_link_that_lies_in_wait_is_not_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
@@ -57,6 +59,7 @@ def test_a_link_that_lies_in_wait_is_not_written_through(tmp_path: Path, monkeyp
     assert victim.read_text() == "mine"
 
 
+@pytest.mark.no_torch
 def test_a_private_file_and_a_long_name(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write_text(path, "open")
@@ -67,6 +70,7 @@ def test_a_private_file_and_a_long_name(tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path)) == 2
 
 
+@pytest.mark.no_torch
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_an_interrupt_leaves_the_former_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
@@ -96,6 +100,7 @@ def test_a_config_is_written_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert os.listdir(tmp_path) == ["generation_config.json"]
 
 
+@pytest.mark.no_torch
 def test_a_killed_writer_leaves_a_whole_lock(tmp_path: Path) -> None:
     """A process that writes locks of 1 MB without end is killed at five moments of its cycle."""
     path = tmp_path / "a.lock"

@@ -45,11 +45,13 @@ def run(code: str, *args: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.no_torch
 def test_importing_genmode_imports_nothing_heavy() -> None:
     code = f"import json, sys, genmode; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     assert run(code) == []
 
 
+@pytest.mark.no_torch
 def test_listing_components_imports_nothing_heavy_and_no_plugin(site: Any, source: Any) -> None:
     site.plugin("traced", "processors", "trace_it", source("processors", "It"))
     code = (
@@ -63,6 +65,7 @@ def test_listing_components_imports_nothing_heavy_and_no_plugin(site: Any, sourc
     assert heavy == []
 
 
+@pytest.mark.no_torch
 def test_importing_the_contract_imports_no_torch() -> None:
     names = "Strategy, Registry, hookimpl"
     code = f"import json, sys; from genmode import {names}; print(json.dumps('torch' in sys.modules))"

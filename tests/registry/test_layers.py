@@ -11,8 +11,12 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import genmode
 import genmode.cuda
+
+pytestmark = pytest.mark.no_torch
 
 HOST = Path(genmode.__file__).parent
 ORDER = (

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.no_torch
+
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 PACKAGES = {

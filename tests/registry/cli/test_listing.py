@@ -12,6 +12,7 @@ from .cli_support import read, run
 STRATEGIES = ["beam_sample", "beam_search", "greedy_search", "prompt_lookup", "sample"]
 
 
+@pytest.mark.no_torch
 class TestList:
     def test_names_the_built_in_strategies(self) -> None:
         lines = run("list", "--kind", "strategy").stdout.splitlines()

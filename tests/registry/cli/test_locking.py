@@ -15,6 +15,8 @@ from genmode.plugins.registry import Registry, use
 
 from ..plugins.lock_support import ran
 
+pytestmark = pytest.mark.no_torch
+
 
 class TestCommand:
     def run(self, host: Registry, *argv: str) -> Any:

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from genmode.contract import COMPONENT_KINDS, Kind
 from genmode.plugins.discovery import Entry, Fault, Metadata, canonical, parse, scan, unique, valid_name
 
+pytestmark = pytest.mark.no_torch
+
 
 def meta(name: str, text: str = "", version: str = "1.0", folder: str = "/a", complete: bool = True) -> Metadata:
     return Metadata(name, version, folder, f"{folder}/{name}-{version}.dist-info", complete, text)

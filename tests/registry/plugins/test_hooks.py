@@ -14,6 +14,8 @@ from genmode.errors import ConflictError, ContractVersionError, GenmodeError, Pl
 from genmode.plugins.hooks import SPECIFICATIONS, Relay, Specifications
 from genmode.plugins.registry import Registry
 
+pytestmark = pytest.mark.no_torch
+
 HOOK = "import genmode\n\n@genmode.hookimpl\ndef genmode_session_begin(session):\n    session.append({0!r})\n"
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from genmode.errors import ContractVersionError, PluginLoadError
 
+pytestmark = pytest.mark.no_torch
+
 Source = Callable[..., str]
 
 

@@ -20,6 +20,8 @@ from genmode.plugins.registry import Registry
 
 from .lock_support import TRACE, locked, ran
 
+pytestmark = pytest.mark.no_torch
+
 Source = Callable[..., str]
 
 

@@ -7,6 +7,8 @@ import pytest
 from genmode.plugins.entries import Entry
 from genmode.plugins.lookalikes import lookalikes, one_apart, skeleton
 
+pytestmark = pytest.mark.no_torch
+
 
 def entry(home: str, name: str, kind: str = "processors") -> Entry:
     return Entry(kind, name, home, "1.0", "m:C", "/p")

@@ -18,6 +18,8 @@ from genmode.plugins.settings import Settings
 
 from .registry_support import Halve, states
 
+pytestmark = pytest.mark.no_torch
+
 Source = Callable[..., str]
 
 

@@ -15,6 +15,8 @@ from genmode.plugins.registry import Registry, use
 
 from .registry_support import Halve, states
 
+pytestmark = pytest.mark.no_torch
+
 Source = Callable[..., str]
 
 

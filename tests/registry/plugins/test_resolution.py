@@ -12,6 +12,8 @@ from genmode.errors import ConflictError
 
 from .registry_support import states
 
+pytestmark = pytest.mark.no_torch
+
 Source = Callable[..., str]
 
 

@@ -14,6 +14,8 @@ from genmode.plugins.discovery import Entry
 from genmode.plugins.identity import REGISTERED
 from genmode.plugins.settings import Settings, closest, matches
 
+pytestmark = pytest.mark.no_torch
+
 
 def entry(name: str = "dry", home: str = "plug", kind: str = "processors") -> Entry:
     return Entry(kind, name, home, "1.0", "m:C", "/p")
