@@ -108,7 +108,7 @@ class Loop:
         links = build_links(request, logits_processor)
         notes = marks.notes(request, links, generation_config)
         stopping, criteria = build_stopping(request, stopping_criteria, generation_config, input_ids.device)
-        check_padding(request.model, generation_config, stopping, len(input_ids))
+        check_padding(request.model, generation_config, stopping, prepared.inputs * prepared.copies)
         needs, chain = request.strategy.needs, Chain(links)
         backtracks = bool(chain.backtrackers) and not needs & {Need.REORDER, Need.LEVEL}
         rewinds = backtracks or Need.ROLLBACK in needs

@@ -155,8 +155,8 @@ class Step(Protocol):
         Args:
             tokens: `[rows]`, long; or `[rows, k + 1]` together with `counts`.
             rows: `[rows]`, long: row i continues what row `rows[i]` was, a row of the same input, its draft included.
-            counts: `[rows]`, long: how many of its tokens each row takes, at least 1. The first `counts - 1` must
-                equal the draft.
+            counts: `[rows]`, long: how many of its tokens each row takes, at least 1, or in a population 0 for a row that
+                waits. The first `counts - 1` must equal the draft.
             taken: `[rows]`, long: which of the candidates of `look` each row's token is. Not with `rows`.
             path: `[rows, m]`, long: where the draft was a tree, the nodes that the tokens are, one below the other; `tokens`
                 is `[rows, m + 1]` then. Not with `rows`.

@@ -38,5 +38,7 @@ def test_a_config_that_tells_its_layers_by_a_property() -> None:
     model, tokens = tiny("mamba"), ids(2, 7)
     short = first_layers(model, 1)
     assert (len(short.backbone.layers), len(model.backbone.layers)) == (1, 2)
+    drafted = genmode.generate(model, tokens, use_cache=False, max_new_tokens=6, assistant_early_exit=1)
+    assert torch.equal(drafted, genmode.generate(model, tokens, use_cache=False, max_new_tokens=6))
     with pytest.raises(genmode.UnsupportedError, match="MambaForCausalLM cannot go back"):
-        genmode.generate(model, tokens, use_cache=False, max_new_tokens=6, assistant_early_exit=1)
+        genmode.generate(model, tokens, max_new_tokens=6, assistant_early_exit=1)

@@ -11,12 +11,12 @@ Metropolis and Hastings over all that is decoded so far; see `chain`.
 
 What p is: softmax of the scores after all processors of the call, each token with the history before it. So a ban is a
 zero of p, a penalty or `temperature` changes p, and `top_k` (50 in transformers unless it is set to 0) cuts p; then
-comes the power. Texts end with an end-of-sequence token or at the longest length. Criteria of other kinds cut the text
-once the chain is done. The clock does not: `max_time` is refused.
+comes the power. A text ends where the call ends a row: with an end-of-sequence token, by a criterion, or at the longest
+length. The clock does not end it: `max_time` is refused.
 
-Memory is that of two caches, since the chain runs beside the rows. Nothing is final before the chain ends, so a stream
-gets the text at the end. Not supported: models whose state cannot go back, beams, devices without float64. Processors
-that take tokens back are told that they may not (`Context.backtracks`).
+Rows begin again behind the tokens that they keep (`Session.restart`). Nothing is final before the chain ends, so a stream
+gets the text at the end. Not supported: models whose state cannot go back, beams, devices without float64, processors
+that take tokens back.
 """
 
 from __future__ import annotations
@@ -31,9 +31,6 @@ import genmode
 
 from .chain import Chain
 
-WIDTH = 64
-"""So many tokens of the finished text are handed over in one forward."""
-
 
 class PowerSampling(genmode.Strategy):
     """Samples whole texts from p(x)^alpha by Markov chains, one for each row.
@@ -46,7 +43,7 @@ class PowerSampling(genmode.Strategy):
     name = "power_sampling"
     paper = "Karan and Du 2025, Reasoning with Sampling, https://arxiv.org/abs/2510.14901"
     flags: ClassVar[Mapping[str, Any]] = {"do_sample": True, "num_beams": 1}
-    needs: ClassVar[frozenset[genmode.Need]] = frozenset({genmode.Need.ROLLBACK, genmode.Need.LEVEL})
+    needs: ClassVar[frozenset[genmode.Need]] = frozenset({genmode.Need.ROLLBACK, genmode.Need.POPULATION})
     skip_checks: ClassVar[Mapping[str, str]] = {
         "cost_against_greedy": "a text is written many times over: moves are what the method spends",
     }
@@ -76,24 +73,15 @@ class PowerSampling(genmode.Strategy):
             )
 
     def decode(self, session: genmode.Session, params: Any) -> None:
-        """Run the chains to their end, then hand their texts over."""
-        chain = Chain(
-            session, params.power_alpha, params.power_proposal_temperature or 1 / params.power_alpha,
-            params.power_block, params.power_moves, params.power_stop,
-        )  # fmt: skip
-        at = ahead = 0
-        for step in session.steps():
-            if step.index == 0:
-                chain.run()
-                step.commit(chain.tokens[:, 0])
-                at = 1
-            else:
-                at = min(at, chain.end - 1)  # a device says one step late that all rows are done
-                drafted = 0 if step.draft is None else step.draft.shape[1]
-                taken = min(drafted, ahead) + 1  # a device fills drafts up
-                columns = torch.arange(at, at + drafted + 1, device=session.device).clamp(max=chain.room - 1)
-                step.commit(chain.tokens.index_select(1, columns), counts=(chain.lengths - at).clamp(1, taken))
-                at += taken
-            ahead = min(WIDTH, chain.end - 1 - at)
-            if ahead > 0:
-                session.draft(chain.tokens[:, at : at + ahead])
+        """Block after block, each with its moves, until the longest length is reached."""
+        chain = Chain(session, params.power_alpha, params.power_proposal_temperature or 1 / params.power_alpha)
+        fixed = torch.zeros(session.rows, dtype=torch.bool, device=session.device)
+        for end in range(params.power_block, chain.room + params.power_block, params.power_block):
+            chain.extend(min(end, chain.room))
+            for _ in range(params.power_moves):
+                chain.move(fixed)
+            if params.power_stop:
+                fixed = chain.texts.ended
+                if bool(fixed.all()):
+                    break
+        chain.restore()
