@@ -68,25 +68,33 @@ def generate(
     Raises:
         ParameterError: an unknown or contradictory argument; the message names the closest key.
         DecodingError: decoding failed; `sequences` holds what had been decoded.
+        KeyboardInterrupt: from outside; it has `sequences` as well once decoding has begun.
     """
     if streamer is not None:
         check_objects(None, streamer, None)
         streamer = EndingOnce(streamer)
-    with (
-        streamer or nullcontext(),
-        tracing.traced_call() if tracing.tracing() else nullcontext() as clock,
-    ):
-        named = (strategy, processors, criteria, watermark, seed, cancel)
-        if all(one is None for one in named) and has_loop_of_its_own(model):
-            if clock is not None:
-                clock.planned(_plan_of_others(model), model)
-            return _untouched(model, inputs, generation_config, streamer and streamer.streamer, tokenizer, kwargs)
-        request = build(
-            model, inputs, strategy=strategy, processors=processors, criteria=criteria, watermark=watermark, seed=seed,
-            generation_config=generation_config, streamer=streamer, tokenizer=tokenizer, cancel=cancel,
-            compile=compile, **kwargs,
-        )  # fmt: skip
-        return _through_transformers(request, Loop(request))
+    loop: Loop | None = None
+    try:
+        with (
+            streamer or nullcontext(),
+            tracing.traced_call() if tracing.tracing() else nullcontext() as clock,
+        ):
+            named = (strategy, processors, criteria, watermark, seed, cancel)
+            if all(one is None for one in named) and has_loop_of_its_own(model):
+                if clock is not None:
+                    clock.planned(_plan_of_others(model), model)
+                return _untouched(model, inputs, generation_config, streamer and streamer.streamer, tokenizer, kwargs)
+            request = build(
+                model, inputs, strategy=strategy, processors=processors, criteria=criteria, watermark=watermark,
+                seed=seed, generation_config=generation_config, streamer=streamer, tokenizer=tokenizer, cancel=cancel,
+                compile=compile, **kwargs,
+            )  # fmt: skip
+            loop = Loop(request)
+            return _through_transformers(request, loop)
+    except KeyboardInterrupt as error:
+        if loop is not None:
+            loop.hand_over(error)
+        raise
 
 
 def explain(model: Any, inputs: Tensor | None = None, **kwargs: Any) -> Plan:

@@ -91,6 +91,12 @@ class Loop:
     def __init__(self, request: Request, plan_only: bool = False) -> None:
         self.request, self.plan_only = request, plan_only
         self.called = False
+        self.state: DecodeState | None = None
+
+    def hand_over(self, error: KeyboardInterrupt) -> None:
+        """What has been decoded goes with an interrupt, wherever in the call it came once decoding had begun."""
+        if self.state is not None and not hasattr(error, "sequences"):
+            error.sequences = self.state.sequences()  # type: ignore[attr-defined]
 
     def __call__(
         self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
@@ -131,10 +137,10 @@ class Loop:
                 probes=bool(probing(parts)),
             )
             if clock is None:
-                return run(request, prepared, parts, noise, abilities, None)
+                return run(request, prepared, parts, noise, abilities, self)
             clock.planned(make_plan(request, parts, prepared), request.model)
             with clock.session():
-                return run(request, prepared, parts, noise, abilities, clock)
+                return run(request, prepared, parts, noise, abilities, self, clock)
         finally:
             engine.close()
 
@@ -242,11 +248,13 @@ def opens_side_engines(request: Request, prepared: Prepared, rewinds: bool) -> C
 
 
 def run(
-    request: Request, prepared: Prepared, parts: Parts, noise: Noise, abilities: Abilities, clock: Clock | None
+    request: Request, prepared: Prepared, parts: Parts, noise: Noise, abilities: Abilities, loop: Loop,
+    clock: Clock | None = None,
 ) -> Any:  # fmt: skip
     """Build the session, and decode.
 
     Args:
+        loop: gets the state, so that an interrupt after decoding loses nothing either.
         clock: takes the time; None where nobody asks for it.
     """
     relay = request.registry.hooks()
@@ -264,6 +272,7 @@ def run(
     if clock is not None:
         made = clock.watched(made)
     state, observe = open_state(request, prepared, parts.stopping, noise, abilities, made, recorder), made.observe
+    loop.state = state
     session = DecodingSession(state, None if observe is None else lambda step: observe(session, step))
     try:
         return decode(request, session, state, prepared.kwargs.get("encoder_outputs"), clock)
