@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Need,
         Null,
         Params,
+        Scoring,
         Session,
         Stage,
         StandIn,
@@ -72,6 +73,7 @@ __all__ = [
     # configuration
     "GenerationConfig",
     "WatermarkingConfig",
+    "Scoring",
     # the contract
     "CONTRACT_VERSION",
     "Component",
@@ -122,7 +124,7 @@ _MODULES = {
     "config": "GenerationConfig",
     "watermark.config": "WatermarkingConfig",
     "contract": """CONTRACT_VERSION Component Strategy LogitsProcessor BacktrackingProcessor StoppingCriterion Watermarker
-        StandIn Params Stage Trait Need Session Step Context History Detection Evidence Null""",
+        StandIn Params Scoring Stage Trait Need Session Step Context History Detection Evidence Null""",
     "watermark.detection": "detect",
     "plugins.registry": "register components configure refresh Registry",
     "plugins.resolution": "ComponentInfo",

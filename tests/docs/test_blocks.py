@@ -34,7 +34,8 @@ def run(page: Path, names: dict[str, Any]) -> str:
     """Run the blocks of a page in one namespace; returns what they print."""
     with isolated_host(), contextlib.redirect_stdout(io.StringIO()) as printed:
         for number, block in enumerate(blocks(page)):
-            exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+            # As a reader runs it: without the __future__ import of this module.
+            exec(compile(block, f"{page.name}, block {number}", "exec", dont_inherit=True), names)
     return printed.getvalue()
 
 

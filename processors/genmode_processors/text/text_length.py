@@ -25,16 +25,13 @@ from torch import Tensor
 
 import genmode
 from genmode import host_sync
-from genmode.text import plain_bytes
+from genmode.text import CLOSING, SENTENCE_END, SENTENCE_SIGNS, plain_bytes
 
 from ..begun import Begun
 from ..order import preceding
 from ..row_ops import force, in_vocabulary, write
 
-CLOSING = r"""["'”’»)\]}*_]*"""
-ENDS = re.compile(rf"[.!?…。！？]{CLOSING}\s*$")
 INNER = re.compile(rf"[.!?…。！？]+{CLOSING}\s+(?=\S)|[。！？]{CLOSING}(?=[^\s。！？])")
-SIGNS = re.compile(r"""[.!?…。！？"'”’»)\]}*_\s]+$""")
 
 
 class TextLength(genmode.LogitsProcessor):
@@ -117,8 +114,8 @@ class SentenceTable:
         strings = [text.decode(errors="replace") for text in texts]
         inner = [len(INNER.findall(text)) for text in strings]
         self._inner = torch.tensor(inner, device=device)  # [vocab], sentences that end inside the token
-        self._closes = torch.tensor([bool(ENDS.search(text)) for text in strings], device=device)
-        self._signs = torch.tensor([bool(SIGNS.match(text)) for text in strings], device=device)
+        self._closes = torch.tensor([bool(SENTENCE_END.search(text)) for text in strings], device=device)
+        self._signs = torch.tensor([bool(SENTENCE_SIGNS.match(text)) for text in strings], device=device)
 
     def ended(self, tokens: Tensor, decoded: Tensor) -> Tensor:
         """Sentences that have ended, `[rows]`, long.

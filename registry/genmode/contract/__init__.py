@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .history import History
     from .kinds import COMPONENT_KINDS, Kind
     from .processor import BacktrackingProcessor, LogitsProcessor, Stage
+    from .scorer import Scorer, Scoring
     from .session import Accepted, AsyncReadback, DraftModel, DraftScorer, Look, Replay, Session, Step
     from .stand_in import StandIn
     from .strategy import Strategy
@@ -44,6 +45,8 @@ __all__ = [
     "Replay",
     "DraftModel",
     "DraftScorer",
+    "Scorer",
+    "Scoring",
     "AsyncReadback",
     "LogitsProcessor",
     "BacktrackingProcessor",
@@ -66,6 +69,7 @@ _MODULES = {
     "history": "History",
     "kinds": "COMPONENT_KINDS Kind",
     "processor": "BacktrackingProcessor LogitsProcessor Stage",
+    "scorer": "Scorer Scoring",
     "session": "Accepted AsyncReadback DraftModel DraftScorer Look Replay Session Step",
     "stand_in": "StandIn",
     "strategy": "Strategy",

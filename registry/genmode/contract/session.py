@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .history import History
+    from .scorer import Scorer
 
 
 class Look(NamedTuple):
@@ -522,6 +523,19 @@ class Session(Protocol):
             share_randomness: every draw of the call becomes a function of the row and its position, so that a guess is
                 drawn with the numbers of its verification, and models that agree draw the same token. So it is under
                 `seed=`; else rows get seeds from torch's generator. Ask for it before `steps`.
+        """
+        ...
+
+    def scorer(self, scorer: Any) -> Scorer:
+        """Judges the text of rows: a reward model, a classifier, a verifier, or a function.
+
+        Args:
+            scorer: what the caller gave, mostly in a field of `Params` with `exclude=True`: a function that takes a list of
+                texts and returns a number for each, a sequence-classification model of transformers, or a `Scoring` of
+                either.
+
+        Raises:
+            ParameterError: it is none of these, or what it needs is missing.
         """
         ...
 

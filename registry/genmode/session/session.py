@@ -18,6 +18,7 @@ from .population import arrange, drop, follow, fork, restart
 from .probe import probe
 from .readback import AsyncReadback
 from .recording import CallReplay
+from .scorer import Scorer
 from .scores import StepScores
 from .step import DecodingStep
 from .step_end import StepEnd
@@ -282,6 +283,9 @@ class DecodingSession:
         if share_randomness and not isinstance(self._state.noise, SeededNoise):
             self._state.noise = SeededNoise(torch.randint(2**62, (self.rows,), device=self.device))
         return DraftScorer(self._state)
+
+    def scorer(self, scorer: Any) -> Scorer:
+        return Scorer(self._state, scorer)
 
     def async_readback(self, width: int) -> AsyncReadback:
         return AsyncReadback(self.device, width)

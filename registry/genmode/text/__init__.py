@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazily
 
 if TYPE_CHECKING:
+    from .boundaries import CLOSING, SENTENCE_END, SENTENCE_SIGNS, Boundaries
     from .phrases import (
         TEXTLESS,
         PhraseTable,
@@ -37,6 +38,11 @@ __all__ = [
     "byte_automaton",
     "read_tokens",
     "simplified",
+    # steps and sentences
+    "Boundaries",
+    "SENTENCE_END",
+    "SENTENCE_SIGNS",
+    "CLOSING",
     # going back
     "TokenStates",
     "Retries",
@@ -44,6 +50,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "boundaries": "Boundaries SENTENCE_END SENTENCE_SIGNS CLOSING",
     "phrases": "phrase_table PhraseTable PhraseTracker TEXTLESS byte_automaton read_tokens simplified",
     "retries": "Retries taken_back",
     "vocabulary_bytes": "token_bytes plain_bytes",
