@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import host_sync
 from .judging import check_choice, crossed
 from .population import notice_level
+from .state import NEVER
 
 if TYPE_CHECKING:
     from .scores import StepScores
@@ -138,6 +139,8 @@ def advance_unevenly(
         gone = backtracking.go_back(chain, state.stopping, history, requests)
         state.taken_back, unfed = state.taken_back + gone, unfed + gone
     state.finish_rows(history.lengths >= state.max_length)
+    if state.abilities.population:  # rows that are level again are padded, and their lengths do not tell any more
+        state.ends = state.ends.where(state.unfinished | (state.ends < NEVER), history.lengths)
     state.engine.rewind(unfed)
     state.held, state.verifying = -1, None
     state.noise.move(state)

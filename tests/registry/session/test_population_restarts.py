@@ -80,6 +80,27 @@ class TestRestart:
         one = {key: value[1:2] for key, value in inputs.items()}
         assert torch.equal(together[1:2], run(play, inputs=one, needs=RESTARTS, seed=[5], **SAMPLED))
 
+    def test_text_that_ended_among_rows_of_different_lengths_stays_once_they_are_level(self) -> None:
+        def play(session: genmode.Session) -> None:
+            start, steps = session.prompt_length, session.steps()
+
+            def take(*tokens: int) -> None:
+                next(steps).commit(torch.tensor(tokens))
+
+            take(20, 20)
+            take(20, 20)
+            session.restart(torch.tensor([start + 1, start + 2]))
+            take(21, 7)  # the second row ends, longer than the first
+            take(21, 21)
+            take(21, 21)  # both have one length, and the second takes padding
+            assert session.history.level == start + 4
+            session.restart(torch.tensor([start + 2, start + 3]))
+            assert session.unfinished.tolist() == [True, False]
+            session.restart(torch.tensor([start + 2, start + 2]))
+            assert session.unfinished.tolist() == [True, True]
+
+        run(play, rows=2, needs=RESTARTS, eos_token_id=7, pad_token_id=0)
+
     def test_text_that_has_ended_stays(self) -> None:
         def play(session: genmode.Session) -> None:
             for step in session.steps():
