@@ -1,14 +1,15 @@
 """Best of n: several continuations are sampled, and those that the model thinks least of leave on the way.
 
-Each input starts with n rows. Behind every `best_of_every` tokens those with the lower mean log-probability
+Each input starts with n rows. Behind every `best_of_every` tokens those with the lower
 
-    m = 1 / t * sum over the t tokens so far of log p(token | what was before)
+    m = 1 / t * sum over the t tokens so far of log p(token | what was before)  +  w * r(text so far)
 
 leave, half of them, and never more than leaves as many as are asked for; in the end the best are the results, best
-first. p is the model's own distribution, before processors; equal means keep the order of the rows.
+first. p is the model's own distribution, before processors; r is `best_of_scorer`, and w its weight, without which m is
+the mean log-probability alone. Equal m keep the order of the rows.
 
 Sources: rejection of the worse half on the way, Sun et al. 2024, "Fast Best-of-N Decoding via Speculative Rejection"
-(https://arxiv.org/abs/2410.20290), section 4, here with the mean log-probability instead of a reward model.
+(https://arxiv.org/abs/2410.20290), section 4, there by a reward model alone: a great w.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import genmode
 
 
 class BestOfN(genmode.Strategy):
-    """Samples n rows for each input and keeps the most probable. Shapes: scores `[rows, vocab]` give tokens `[rows]`."""
+    """Samples n rows for each input and keeps the best. Shapes: scores `[rows, vocab]` give tokens `[rows]`."""
 
     contract_version = 1
     name = "best_of_n"
@@ -37,6 +38,23 @@ class BestOfN(genmode.Strategy):
 
         best_of: int = Field(8, ge=1, description="rows that each input starts with", examples=[4])
         best_of_every: int = Field(16, ge=1, description="tokens behind which the worse half leaves", examples=[2])
+        best_of_scorer: Any = Field(
+            None,
+            exclude=True,
+            description="what judges the text too: a function of texts, a model, or a genmode.Scoring",
+        )
+        best_of_weight: float = Field(
+            1.0, ge=-1e6, le=1e6, description="weight of the scorer beside the mean log-probability"
+        )
+
+    @classmethod
+    def validate(cls, params: Any, call: Mapping[str, Any]) -> None:
+        """Raises ParameterError for a weight of nothing."""
+        if params.best_of_scorer is None and params.best_of_weight != 1:
+            raise genmode.ParameterError(
+                f"best_of_weight={params.best_of_weight:g} is the weight of best_of_scorer, which is not given: give one, or "
+                "leave the weight out"
+            )
 
     @classmethod
     def rows_per_input(cls, params: Any, results: int) -> int:
@@ -48,6 +66,14 @@ class BestOfN(genmode.Strategy):
         results: int = session.generation_config.num_return_sequences or 1
         total = torch.zeros(session.rows, device=session.device)
         count = torch.zeros_like(total)
+        score = None
+        if params.best_of_scorer is not None and params.best_of_weight:
+            score = session.scorer(params.best_of_scorer)
+
+        def judged() -> Tensor:
+            mean = total / count
+            return mean if score is None else mean + params.best_of_weight * score()
+
         for step in session.steps():
             running, log_p, tokens = session.unfinished, step.log_probabilities, step.sample()
             total += log_p.gather(1, tokens[:, None])[:, 0].where(running, 0.0)
@@ -55,10 +81,10 @@ class BestOfN(genmode.Strategy):
             step.commit(tokens)
             each = session.rows // session.num_inputs
             if (step.index + 1) % params.best_of_every == 0 and each > results:
-                left = best(total / count, session.num_inputs, max(results, each - each // 2)).sort().values
+                left = best(judged(), session.num_inputs, max(results, each - each // 2)).sort().values
                 session.drop(complement(left, session.rows))
                 total, count = total[left], count[left]
-        order, rows = best(total / count, session.num_inputs, results), session.rows
+        order, rows = best(judged(), session.num_inputs, results), session.rows
         session.fork(order)
         session.drop(torch.arange(rows, device=session.device))
 

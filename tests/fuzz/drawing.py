@@ -42,10 +42,14 @@ COMPANIONS: Mapping[str, Mapping[str, Any]] = {
     "contrastive_beta": {"amateur_model": Named("near")},
     "expert_model": {"anti_expert_model": Named("near")},
     "expert_alpha": {"anti_expert_model": Named("near")},
+    "best_of_weight": {"best_of_scorer": Named("prefer_evens")},
     "constraints_count_prompt": {"force_words_ids": [[7]]},
 }
 """What a component needs beside one of its keys."""
-ORDERED = (("dynatemp_low", "dynatemp_high"), ("min_characters", "max_characters"), ("min_sentences", "max_sentences"))
+ORDERED = (
+    ("dynatemp_low", "dynatemp_high"), ("min_characters", "max_characters"), ("min_sentences", "max_sentences"),
+    ("step_search_keep", "step_search_rows"),
+)  # fmt: skip
 NEEDS_EOS = frozenset({
     "exponential_decay_length_penalty", "min_characters", "max_characters", "min_sentences", "max_sentences",
 })  # fmt: skip
@@ -137,6 +141,8 @@ def _strategy(rng: Random, stock: bool) -> dict[str, Any]:
                 found["assistant_early_exit"] = 1
         if cls.name == "constrained_beam_search":
             found.setdefault("force_words_ids", [[7], [9, 8]])
+        if cls.name == "step_search":
+            found.setdefault("step_search_scorer", Named("prefer_evens"))
         if "do_sample" in cls.Params.model_fields or cls.name in ("greedy_search", "sample"):
             found["do_sample"] = cls.name != "greedy_search" and (cls.name == "sample" or rng.random() < 0.5)
         return {**found, "strategy": cls.name}

@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
+import genmode
 from genmode.testing.harness.models import SPECIAL, TEXT, VOCAB, fresh, tokenizer
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -95,6 +96,11 @@ def stop_on_sevens(history: Any) -> Tensor:
     return history.tail(1)[:, 0] % 7 == 0
 
 
+def prefer_evens(texts: list[Tensor]) -> list[float]:
+    """A scorer of a caller's own: the share of even tokens."""
+    return [float((ids % 2 == 0).float().mean()) for ids in texts]
+
+
 class Named:
     """An object that no line of Python spells, by its name; `Named("near")`."""
 
@@ -104,6 +110,7 @@ class Named:
         "allow_even": lambda pair, rows: allow_even,
         "double": lambda pair, rows: double,
         "stop_on_sevens": lambda pair, rows: stop_on_sevens,
+        "prefer_evens": lambda pair, rows: genmode.Scoring(prefer_evens, reads_ids=True),
         "other_prompt": lambda pair, rows: torch.tensor([[5, 9, 7]]).repeat(rows, 1),
         "nothing": lambda pair, rows: torch.zeros(0, dtype=torch.long),
         "object": lambda pair, rows: object(),

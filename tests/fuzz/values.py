@@ -19,7 +19,9 @@ WILD = (
     float("nan"), float("inf"), float("-inf"), 1e300, -1e300, 1e-45, -1, 0, 1, -0.5, 0.5, 10**4, 2**31, 2**63, 2**70,
     True, "text", "", "5", [], [[]], [-1], [VOCAB], [2**40], [None], (), {}, {(): 1.0}, Named("nothing"), Named("object"),
 )  # fmt: skip
-FEW = frozenset({"num_beams", "num_return_sequences", "num_beam_groups", "max_new_tokens", "max_length"})
+FEW = frozenset({
+    "num_beams", "num_return_sequences", "num_beam_groups", "max_new_tokens", "max_length", "step_search_rows",
+})  # fmt: skip
 """Keys that ask for as much work as they say, so that a huge value is a long call and no fault."""
 
 Drawer = Callable[[Random], Any]
@@ -37,6 +39,7 @@ def _lists(rng: Random) -> list[list[int]]:
 KNOWN: Mapping[str, Drawer] = {
     "amateur_model": lambda rng: Named("near"),
     "anti_expert_model": lambda rng: Named("near"),
+    "best_of_scorer": lambda rng: Named("prefer_evens"),
     "banned_phrases": lambda rng: rng.choice([[rng.choice(WORDS)], _lists(rng)]),
     "constraints": lambda rng: None,
     "context_free_ids": lambda rng: Named("other_prompt"),
@@ -63,6 +66,7 @@ KNOWN: Mapping[str, Drawer] = {
     "speculation_type": lambda rng: None,
     "stop_regex": lambda rng: rng.choice([["a"], ["c[0-9]", "b"]]),
     "stop_strings": lambda rng: rng.choice([["a"], "c7", ["b", "1"]]),
+    "step_search_scorer": lambda rng: Named("prefer_evens"),
     "stop_when": lambda rng: Named("stop_on_sevens"),
     "synthid_beta": lambda rng: None,
     "synthid_delta": lambda rng: None,

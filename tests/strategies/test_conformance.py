@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers
 
+import genmode
 from genmode.testing import Case, parametrize_with_checks
 from genmode.testing.harness.host import plain_host
 from genmode.testing.harness.models import near
@@ -27,14 +28,21 @@ def dflash() -> Any:
         return transformers.MuseGlimmerAssistantModel(config).eval()
 
 
+def evens(texts: list[torch.Tensor]) -> list[float]:
+    """The share of even ids in each text."""
+    return [float((ids % 2 == 0).float().mean()) for ids in texts]
+
+
 CALLS: Mapping[str, Mapping[str, Any]] = {
     "assisted_generation": {"call": lambda family: {"assistant_model": near(family), "num_assistant_tokens": 4}},
+    "best_of_n": {"call": {"best_of_scorer": genmode.Scoring(evens, reads_ids=True)}},
     "constrained_beam_search": {"params": {"force_words_ids": [[7]]}},
     "dola_generation": {"params": {"dola_layers": "low"}, "call": {"repetition_penalty": 1.2}},
     "multi_token_prediction": {
         "call": lambda family: {"assistant_model": dflash(), "speculation_type": "dflash"},
         "skip": {"half_precision": "the draft model of the tests computes in float32 alone"},
     },
+    "step_search": {"call": {"step_search_scorer": genmode.Scoring(evens, reads_ids=True)}},
 }
 """What a strategy needs to run."""
 
