@@ -146,6 +146,10 @@ class BannedPhrases(genmode.BacktrackingProcessor):
     def reorder(self, rows: Tensor) -> None:
         if self._tracker is not None:
             self._tracker.reorder(rows)
+        if self._spelled is not None:
+            self._spelled.states.reorder(rows)
+        if self._retries is not None:
+            self._retries.reorder(rows)
 
     def rollback(self, counts: Tensor) -> None:
         if self._tracker is not None:

@@ -174,3 +174,24 @@ def test_what_is_refused(model: Any) -> None:
         genmode.generate(
             model, torch.tensor([[3]]), banned_phrases=["a"], banned_phrases_retries=1, max_new_tokens=2
         )  # fmt: skip
+
+
+class Forked(genmode.Strategy):
+    """Greedy search whose rows fork and leave: the second input's row, the first's, and the second's again are left."""
+
+    contract_version = 1
+    needs = frozenset({genmode.Need.POPULATION})
+
+    def decode(self, session: genmode.Session, params: Any) -> None:
+        for step in session.steps():
+            step.commit(step.best())
+            if step.index == 4:
+                session.fork(torch.tensor([1, 0, 1]))
+                session.drop(torch.tensor([0, 1]))
+
+
+def test_rows_that_fork_and_leave_go_back_as_they_would_alone(model: Any) -> None:
+    call = {"banned_phrases": [*PHRASES, LIST], "banned_phrases_retries": 3, "max_new_tokens": 20}
+    alone = decode(model, PROMPTS[:2], **call)
+    assert decode(model, PROMPTS[:2], strategy=Forked, **call) == [alone[0], alone[1], alone[1]]
+    assert alone != decode(model, PROMPTS[:2], max_new_tokens=20)
