@@ -158,10 +158,18 @@ def _decoded(call: Call, tokens: Tensor) -> list[list[int]]:
     width = 1 if call.family == "t5" or call.lengths is None else call.inputs()["input_ids"].shape[1]
     ends = set(_numbers(call.keys.get("eos_token_id")))
     pads = {PAD, *_numbers(call.keys.get("pad_token_id")), *ends}
+    # an end of sequence that is banned is no choice of a row's, but its padding, where there is no other
+    blank = (
+        ends.intersection(_numbers(call.keys.get("suppress_tokens")) + _numbers(call.keys.get("begin_suppress_tokens")))
+        if call.keys.get("pad_token_id") is None
+        else set()
+    )
     rows: list[list[int]] = []
     for row in tokens[:, width:].tolist():
         last = next((i for i, token in enumerate(row) if token in ends), None)
         row = row if last is None else row[: last + 1]
+        if row and row[-1] in blank:  # a token that cannot be chosen, and pads: the row ended otherwise, or is empty
+            row.pop()
         while last is None and row and row[-1] in pads:
             row.pop()
         rows.append(row)

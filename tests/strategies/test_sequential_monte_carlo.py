@@ -96,3 +96,35 @@ def test_a_row_does_not_depend_on_the_batch(threshold: float) -> None:
         assert torch.equal(
             together[2 * row : 2 * row + 2], genmode.generate(tiny("llama"), **one, seed=[7 + row], **flags)
         )
+
+
+def test_what_is_recorded_is_of_the_rows_in_the_end() -> None:
+    """Scores and hidden states follow the particles, from the prompt on, which is run once for each input."""
+    found = genmode.generate(
+        tiny("llama"), **prompt("llama", 2), strategy="sequential_monte_carlo", smc_particles=4, smc_threshold=1.0,
+        smc_power=1.0, seed=3, max_new_tokens=8, top_k=5, pad_token_id=0, return_dict_in_generate=True,
+        output_scores=True, output_logits=True, output_hidden_states=True,
+    )  # fmt: skip
+    for place, (scores, logits, states) in enumerate(zip(found.scores, found.logits, found.hidden_states, strict=True)):
+        tokens = found.sequences[:, 9 + place]
+        assert bool((scores.gather(1, tokens[:, None]) > -torch.inf).all())
+        assert states[-1].shape[0] == 2
+        head = tiny("llama").lm_head(states[-1][:, -1])
+        torch.testing.assert_close(head, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_processors_that_take_tokens_back() -> None:
+    banned = [[token] for token in range(20, 60)]
+    found = genmode.generate(
+        tiny("llama"), **prompt("llama", 2), strategy="sequential_monte_carlo", banned_phrases=banned,
+        banned_phrases_retries=3, seed=3, max_new_tokens=8, top_k=0, pad_token_id=0,
+    )  # fmt: skip
+    assert not bool(((found[:, 9:] >= 20) & (found[:, 9:] < 60)).any())
+
+
+def test_guidance_that_cannot_follow() -> None:
+    for strategy in ("sequential_monte_carlo", "best_of_n"):
+        with pytest.raises(genmode.UnsupportedError, match="cannot follow rows that come and go"):
+            genmode.generate(
+                tiny("mamba"), **prompt("mamba", 2), strategy=strategy, guidance_scale=1.5, max_new_tokens=20
+            )

@@ -80,7 +80,8 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
         negative, mask = self.params.negative_prompt_ids, self.params.negative_prompt_attention_mask
         beams = getattr(context.generation_config, "num_beams", None) or 1
         tokens = context.history.tail(1) if negative is None else negative
-        differs = beams > 1 or self._forgets
+        self._beams = beams > 1
+        differs = self._beams or self._forgets
         if (
             not differs or not _fits(tokens, mask, context) or context.encoder_input_ids is not None
         ):  # the last two transformers' cannot do
@@ -100,6 +101,13 @@ class ClassifierFreeGuidance(Guidance, genmode.StandIn):
             return scores
         other = self.others()[0].log_softmax(-1)
         return scores.sub_(other).mul_(scale).add_(other) if scale else other.where(scores > -torch.inf, -torch.inf)
+
+    def reorder(self, rows: Tensor) -> None:
+        if self._theirs is not None and not self._beams:
+            raise genmode.UnsupportedError(
+                f"guidance_scale on {type(self._model).__name__}, whose cache transformers' own guidance keeps, cannot follow "
+                "rows that come and go; leave it out, or give use_cache=False"
+            )
 
 
 def _fits(negative: Any, mask: Any, context: genmode.Context) -> bool:

@@ -26,6 +26,8 @@ def advance(state: DecodeState, scores: StepScores, tokens: Tensor, rows: Tensor
     state.reordered = rows
     if rows is not None:
         select(state, rows)
+        if state.abilities.population:
+            state.recorder.select(rows)
     eos, pad = state.vocabulary.eos, state.vocabulary.pad
     replays = state.ending and state.engine.replays and bool(eos)
     if replays:
@@ -63,6 +65,8 @@ def select(state: DecodeState, rows: Tensor) -> None:
     state.noise.select(rows)
     state.engine.select(rows, True)
     state.stopping.reorder(rows)
+    if state.backtracking is not None:
+        state.backtracking.select(rows)
     for one in state.draft_models:
         one.reorder(rows)
 
@@ -122,7 +126,7 @@ def advance_unevenly(
         columns = state.decoded[:, None] + positions
         state.recorder.ragged(
             scores.each_logits, scores.each_scores if state.recorder.scores is not None else scores.each_logits,
-            columns, positions < counts[:, None], state.engine.outputs, history.prompt,
+            columns, positions < counts[:, None], scores.outputs, history.prompt,
         )  # fmt: skip
     if chain.stateful:
         last = tokens.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]

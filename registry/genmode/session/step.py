@@ -54,7 +54,7 @@ class DecodingStep:
 
     @property
     def outputs(self) -> Any:
-        return self._state.engine.outputs
+        return self._scores.outputs
 
     def process(self, values: Tensor) -> Tensor:
         return self._scores.process(values)
@@ -108,7 +108,7 @@ class DecodingStep:
         else:
             tokens = tokens if tokens.dim() == 2 else tokens[:, None]
             counts = torch.ones_like(tokens[:, 0]) if counts is None else counts
-            if rows is not None and state.abilities.backtracks:
+            if rows is not None and state.abilities.backtracks and not state.abilities.population:
                 raise ValueError(
                     "a processor of this call may take tokens back, and rows of a strategy that does not say so cannot be "
                     'reordered; a strategy that reorders states needs = {"reorder"}'
