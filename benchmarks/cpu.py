@@ -1,6 +1,6 @@
 """The cost of decoding on the CPU, against transformers and against a bare loop of forwards.
 
-    python benchmarks/cpu.py
+    python benchmarks/cpu.py [--checks-alone]
 
 One thread, a tiny Llama, so that what is not the forward shows. Processor time; all figures of a table come from one
 run with the cases taking turns; read the ratios, not the times.
@@ -13,9 +13,12 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import functools
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
@@ -24,6 +27,7 @@ from common import parser, plot, save, table
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 import genmode
+from genmode.session import commit, links, scores, step
 
 best_of = functools.partial(fastest, clock=time.process_time)
 SAMPLE = {"do_sample": True, "temperature": 0.8, "top_k": 50, "top_p": 0.9}
@@ -127,6 +131,60 @@ def copying() -> Any:
     return model
 
 
+CHECKED = {
+    "greedy_search": {},
+    "sample T, top-k, top-p": SAMPLE,
+    "sample, penalties": {**SAMPLE, "repetition_penalty": 1.1, "no_repeat_ngram_size": 3},
+    "prompt_lookup": {"prompt_lookup_num_tokens": 6},
+}
+"""Calls that the checks of what components return are timed in."""
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Calls in which nothing that a component returns is looked at; all of it is right here."""
+    nothing: dict[str, Callable[..., Any]] = {
+        "check_choice": lambda *_: None, "check_tokens": lambda *_: None, "as_scores": lambda returned, _: returned,
+    }  # fmt: skip
+    with ExitStack() as stack:
+        for module, name in (
+            (commit, "check_choice"),
+            (step, "check_tokens"),
+            (links, "as_scores"),
+            (scores, "as_scores"),
+        ):
+            stack.enter_context(mock.patch.object(module, name, nothing[name]))
+        yield
+
+
+def checks(repeats: int, steps: int = 64) -> list[dict[str, Any]]:
+    """What looking at scores and tokens that components return costs; the median of the ratios of neighbouring calls.
+
+    Neighbours share what else the machine does. Which of the two comes first changes from round to round.
+    """
+    rows: list[dict[str, Any]] = []
+    for vocabulary in (1000, 32000):
+        model, ids = tiny(vocabulary), prompt(1, 16)
+        call = {"attention_mask": torch.ones_like(ids), "max_new_tokens": steps}
+        for name, flags in CHECKED.items():
+            ratios: list[float] = []
+            for turn in range(repeats + 1):
+                seconds: dict[bool, float] = {}
+                for checked in (True, False) if turn % 2 else (False, True):
+                    with nullcontext() if checked else unchecked():
+                        torch.manual_seed(turn)
+                        begin = time.process_time()
+                        genmode.generate(model, ids, **call, **flags)
+                        seconds[checked] = time.process_time() - begin
+                ratios += [seconds[True] / seconds[False]] if turn else []
+            quarters = statistics.quantiles(ratios, n=4)
+            rows.append({
+                "call": name, "vocabulary": vocabulary, "checked / unchecked": statistics.median(ratios),
+                "quarter below": quarters[0], "quarter above": quarters[2], "rounds": repeats,
+            })  # fmt: skip
+    return rows
+
+
 def growth(repeats: int) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """Milliseconds a step against context, batch and vocabulary."""
     steps = 24
@@ -155,18 +213,31 @@ def calls(repeats: int) -> list[dict[str, Any]]:
     return [{"call": "greedy, 32 tokens", **{f"{name}, ms outside forwards": value for name, value in outside.items()}}]
 
 
+def print_checks(repeats: int) -> list[dict[str, Any]]:
+    """The table of `checks`; its differences are small, so that it takes twenty rounds for each of the others' one."""
+    rows = checks(20 * repeats)
+    table("Checks of what components return (ratios of neighbouring calls, medians)", rows)
+    return rows
+
+
 def main() -> None:
     """Run everything, print tables, write JSON and a plot."""
-    arguments = parser(__doc__ or "").parse_args()
+    options = parser(__doc__ or "")
+    options.add_argument("--checks-alone", action="store_true", help="the table of checks, and nothing else")
+    arguments = options.parse_args()
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
+    if arguments.checks_alone:
+        save(arguments.out / "cpu-checks.json", {"checks": print_checks(arguments.repeats)})
+        return
     results: dict[str, Any] = {"strategies": strategies(arguments.repeats)}
     table("Strategies (tiny Llama, one thread, ratios from one run)", results["strategies"])
     results["calls"] = calls(arguments.repeats)
     table("Calls", results["calls"])
     results["drafting"] = drafting(arguments.repeats)
     table("Drafting, batch 8", results["drafting"])
+    save(arguments.out / "cpu-checks.json", {"checks": print_checks(arguments.repeats)})
     results["growth_ms_per_step"] = growth(arguments.repeats)
     save(arguments.out / "cpu.json", results)
     plot(arguments.out / "cpu.png", results["growth_ms_per_step"], "ms a step")

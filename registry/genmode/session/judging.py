@@ -28,7 +28,7 @@ def check_tokens(state: DecodeState, scores: StepScores, tokens: Any, unevenly: 
         ValueError: they are no tensor `[rows]`, or `[rows, n]` where `unevenly`, of dtype long on the device of the call,
             or, where the host may look, not all of the vocabulary.
     """
-    if tokens is scores.chosen and tokens is not None:
+    if tokens is scores.chosen and tokens is not None and (unevenly or tokens.dim() == 1):
         return
     rows, size = state.rows, scores.raw.shape[-1]
     form = "[rows, n]" if unevenly else "[rows]"
@@ -87,8 +87,10 @@ def check_choice(state: DecodeState, scores: StepScores, counts: Tensor | None =
         if counts is not None and (best := scores.highest(counts)) is not None:
             scores.judged = best.amin(1, keepdim=True)
         return
+    if scores.sound():  # one look, at every step
+        return
     best = scores.highest(counts)
-    if best is None or math.isfinite(float(best.sum())):  # one look; a sum that overflows is looked at closer
+    if best is None or math.isfinite(float(best.sum())):  # a sum that overflows is looked at closer
         return
     if bool(best.isnan().any()):
         raise unsound(int(best.isnan().any(1).long().argmax()), state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ class StepScores:
         walked: whether the processors have accepted the draft on the way to its scores.
         judged: `[rows, vocab]`, float32: what tokens are chosen from, after those processors that can mask every token;
             None where they are chosen from the logits. Once a draft is committed, `[rows, 1]`: the lowest that `highest` gave.
-        chosen: the tokens that `best` or `sample` gave last.
+        chosen: the tokens that `best` or `sample` gave last, of each position or of one.
     """
 
     __slots__ = (
@@ -166,7 +167,8 @@ class StepScores:
     def best_each(self) -> Tensor:
         """The same at each position of the draft and behind it: `[rows, k + 1]`, long."""
         scores = self.each_scores
-        return first_best(scores.flatten(0, 1)).view(scores.shape[:2])
+        self.chosen = first_best(scores.flatten(0, 1)).view(scores.shape[:2])
+        return self.chosen
 
     def sample(self) -> Tensor:
         """A token of each row from softmax(scores): `[rows]`, long."""
@@ -185,15 +187,18 @@ class StepScores:
 
     def sample_each(self) -> Tensor:
         """The same at each position of the draft and behind it: `[rows, k + 1]`, long."""
+        drawn: list[Tensor]
         if self._each_scores is not None or self._state.reads_scores:
             scores, state = self.each_scores, self._state
-            drawn: list[Tensor] = []
+            drawn = []
             ahead = None if self.form is None else self.form.ahead()
             for offset in range(scores.shape[1]):
                 state.noise.move(state, offset if ahead is None else ahead[:, offset])
                 drawn.append(candidates.draw([], scores[:, offset], state.history, state.noise))
-            return torch.stack(drawn, dim=1)
-        return torch.stack(self._walk(self._draw), dim=1)
+        else:
+            drawn = self._walk(self._draw)
+        self.chosen = torch.stack(drawn, dim=1)
+        return self.chosen
 
     def highest(self, counts: Tensor | None = None) -> Tensor | None:
         """The highest of the scores that each token was chosen from: `[rows, n]`, float32; NaN where there is one.
@@ -229,6 +234,16 @@ class StepScores:
             self._highest = list(torch.stack(self._highest, dim=1).gather(1, places).unbind(1))
         self.draft = None if self.draft is None else self.draft.gather(1, path)
         self.form = None
+
+    def sound(self) -> bool:
+        """Whether one cheap look shows that each row's token was chosen from scores that are numbers, one of them finite.
+
+        False where the look does not tell; then `highest` does. Reads the device.
+        """
+        scores = self.judged
+        if scores is None or self._highest:
+            return not self._highest
+        return math.isfinite(float(scores.amax() if len(scores) == 1 else scores.amax(-1).sum()))
 
     def record(self) -> None:
         """Record what the call returns of this step, if that was not done yet."""

@@ -61,9 +61,10 @@ def decode_with(
     for step in session.steps():
         running = session.unfinished
         if step.draft is None and session.history.level is not None:
-            chosen = (step.sample() if sample else step.best())[:, None]  # [rows, 1]
+            tokens = step.sample() if sample else step.best()
+            chosen = tokens[:, None]  # [rows, 1]
             agreed = agreeing(None, chosen)
-            step.commit(chosen[:, 0])
+            step.commit(tokens)
         else:
             chosen = step.sample(each=True) if sample else step.best(each=True)  # [rows, k + 1]
             agreed = agreeing(step.draft, chosen)

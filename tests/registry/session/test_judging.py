@@ -177,3 +177,16 @@ class TestForms:
 
         with pytest.raises(genmode.DecodingError, match=r"ValueError: it returned torch.float32 of shape \[1, 100\]"):
             genmode.generate(tiny("llama"), **INPUTS, max_new_tokens=3, strategy=Odd)
+
+    def test_a_choice_of_the_session_of_another_form(self) -> None:
+        """What the session chose itself is not looked at again, unless it is of the form of a step with a draft."""
+
+        class Wrong(genmode.Strategy):
+            contract_version = 1
+
+            def decode(self, session: Any, params: Any) -> None:
+                for step in session.steps():
+                    step.commit(step.best(each=True))
+
+        with pytest.raises(genmode.DecodingError, match=r"commit takes a tensor \[rows\] of dtype long"):
+            genmode.generate(tiny("llama"), **INPUTS, strategy=Wrong, max_new_tokens=3)
