@@ -24,10 +24,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from table import Example, Output, Use, is_current, load_examples, load_table
 
 TITLES = {
-    "strategies": "Strategies", "processors": "Processors", "criteria": "Criteria", "watermarkers": "Watermarkers"
+    "strategies": "Strategies", "processors": "Processors", "criteria": "Criteria", "watermarkers": "Watermarkers",
+    "drafters": "Drafters", "verifications": "Verifications",
 }  # fmt: skip
 NOUNS = {
-    "strategies": "strategy", "processors": "processor", "criteria": "stopping criterion", "watermarkers": "watermarker"
+    "strategies": "strategy", "processors": "processor", "criteria": "stopping criterion", "watermarkers": "watermarker",
+    "drafters": "drafter", "verifications": "verification",
 }  # fmt: skip
 FACTS = {
     "selected_by": "Flags that select it", "flags": "Flags that it implies", "needs": "Needs of the model",
@@ -46,7 +48,10 @@ TRAITS = {
     "host_sync": "On a device the host waits in each step for the tokens that were chosen.",
     "forces": "May leave a row one token alone.",
     "chooses": "Draws the token itself, and is refused under beams and contrastive search.",
-    "keeps_distribution": "Over keys, sampled text is distributed as without the mark.",
+    "couples": "Drafters that draw do so with the same random numbers.",
+    "probabilities": "Under sampling its drafts say what they were drawn from.",
+    "verifications/keeps_distribution": "Text is distributed as that of sampling without drafts.",
+    "watermarkers/keeps_distribution": "Over keys, sampled text is distributed as without the mark.",
     "reads_model": "Detection needs the model.",
 }
 
@@ -65,7 +70,7 @@ def built_in() -> dict[str, dict[str, Any]]:
 
 
 def referenced(text: str) -> dict[str, str]:
-    """The docstrings of built-in modules that a docstring points to: `genmode_strategies.drafters.verification`."""
+    """The docstrings of built-in modules that a docstring points to: `genmode_strategies.drafters.loop`."""
     names = re.findall(r"`(genmode_(?:strategies|processors)(?:\.[a-z_]+)+)`", text)
     return {name: inspect.getdoc(importlib.import_module(name)) or "" for name in names}
 
@@ -175,7 +180,8 @@ def facts(use: Use, shown: dict[str, Any], uses: list[Use]) -> Iterable[str]:
             rows[title] = ", ".join(linked(f"`{one}`", uses, "../", use.key) for one in value)
     rows["Class"] = f"`{shown['value'].replace(':', '.')}`"
     yield from (f"- {title}: {text}" for title, text in rows.items())
-    yield from (f"- {text}" for trait, text in TRAITS.items() if trait in shown["traits"])
+    stated = {f"{prefix}{trait}" for trait in shown["traits"] for prefix in ("", f"{use.kind}/")}
+    yield from (f"- {text}" for trait, text in TRAITS.items() if trait in stated)
 
 
 def example_lines(use: Use, example: Example | None) -> Iterable[str]:
@@ -249,7 +255,8 @@ def addresses(text: str) -> str:
 
 def linked(text: str, uses: list[Use], up: str, itself: str = "") -> str:
     """The text with names of components in backticks as links to their pages; `up` leads to the gallery."""
-    keys = {use.key.split("/")[1]: use.key for use in uses if use.key != itself}
+    # of components with one name the first one is meant: a strategy before the drafter that it runs
+    keys = {use.key.split("/")[1]: use.key for use in reversed(uses) if use.key != itself}
     return re.sub(r"(?<!\[)`(\w+)`", lambda found: link(keys[found[1]], up) if found[1] in keys else found[0], text)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         Component,
         Context,
         Detection,
+        Draft,
+        Drafter,
         Evidence,
         History,
         LogitsProcessor,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         StoppingCriterion,
         Strategy,
         Trait,
+        Verification,
         Watermarker,
     )
     from .errors import (
@@ -82,6 +85,9 @@ __all__ = [
     "BacktrackingProcessor",
     "StoppingCriterion",
     "Watermarker",
+    "Drafter",
+    "Draft",
+    "Verification",
     "Params",
     "Stage",
     "Trait",
@@ -124,7 +130,8 @@ _MODULES = {
     "config": "GenerationConfig",
     "watermark.config": "WatermarkingConfig",
     "contract": """CONTRACT_VERSION Component Strategy LogitsProcessor BacktrackingProcessor StoppingCriterion Watermarker
-        StandIn Params Scoring Stage Trait Need Session Step Context History Detection Evidence Null""",
+        Drafter Draft Verification StandIn Params Scoring Stage Trait Need Session Step Context History Detection
+        Evidence Null""",
     "watermark.detection": "detect",
     "plugins.registry": "register components configure refresh Registry",
     "plugins.resolution": "ComponentInfo",

@@ -31,8 +31,9 @@ from .text.pieces import TextPieces
 
 def generate(
     model: Any, inputs: Tensor | None = None, *, strategy: Any = None, processors: Any = None, criteria: Any = None,
-    watermark: Any = None, seed: int | list[int] | None = None, generation_config: Any = None, streamer: Any = None,
-    tokenizer: Any = None, cancel: Any = None, compile: bool = False, **kwargs: Any,
+    watermark: Any = None, draft: Any = None, verify: Any = None, seed: int | list[int] | None = None,
+    generation_config: Any = None, streamer: Any = None, tokenizer: Any = None, cancel: Any = None, compile: bool = False,
+    **kwargs: Any,
 ) -> Any:  # fmt: skip
     """Decode from a model that transformers can generate with.
 
@@ -47,6 +48,9 @@ def generate(
             `(input_ids, scores) -> scores`. One that the flags would build too is replaced.
         criteria: the same for stopping criteria.
         watermark: name or object of a watermarker, or a `genmode.WatermarkingConfig`.
+        draft: name, class or object of a drafter, whose guesses are verified in one forward.
+        verify: the same of a verification: how drafts are accepted under sampling; None for the drafter's own, see
+            `genmode.explain`.
         seed: one number, or one for each input. Makes a row's result independent of the batch and of
             torch's generator.
         generation_config: a config of genmode or transformers; keyword arguments win over it.
@@ -59,7 +63,7 @@ def generate(
         kwargs: flags of transformers, parameters of components, and model inputs.
 
     A model whose class brings a `generate` of its own runs that, untouched, unless the call names a strategy,
-    processors, criteria, a watermark, a seed or `cancel`.
+    processors, criteria, a watermark, a drafter, a verification, a seed or `cancel`.
 
     Returns:
         `[batch * num_return_sequences, length]`, long, prompt included; or, with
@@ -79,14 +83,14 @@ def generate(
             streamer or nullcontext(),
             tracing.traced_call() if tracing.tracing() else nullcontext() as clock,
         ):
-            named = (strategy, processors, criteria, watermark, seed, cancel)
+            named = (strategy, processors, criteria, watermark, draft, verify, seed, cancel)
             if all(one is None for one in named) and has_loop_of_its_own(model):
                 if clock is not None:
                     clock.planned(_plan_of_others(model), model)
                 return _untouched(model, inputs, generation_config, streamer and streamer.streamer, tokenizer, kwargs)
             request = build(
                 model, inputs, strategy=strategy, processors=processors, criteria=criteria, watermark=watermark,
-                seed=seed, generation_config=generation_config, streamer=streamer, tokenizer=tokenizer, cancel=cancel,
+                draft=draft, verify=verify, seed=seed, generation_config=generation_config, streamer=streamer, tokenizer=tokenizer, cancel=cancel,
                 compile=compile, **kwargs,
             )  # fmt: skip
             loop = Loop(request)
@@ -102,7 +106,7 @@ def explain(model: Any, inputs: Tensor | None = None, **kwargs: Any) -> Plan:
 
     Takes the arguments of `generate` and raises the same errors.
     """
-    names = ("strategy", "processors", "criteria", "watermark", "seed", "cancel")
+    names = ("strategy", "processors", "criteria", "watermark", "draft", "verify", "seed", "cancel")
     if all(kwargs.get(name) is None for name in names) and has_loop_of_its_own(model):
         return _plan_of_others(model)
     request = build(model, inputs, **kwargs)

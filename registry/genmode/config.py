@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 JUDGED_BY = frozenset({"do_sample", "num_beams"})
 """Keys by which transformers judges whether others make sense."""
 
+SINGLE = frozenset(kind.argument for kind in (Kind.STRATEGIES, Kind.DRAFTERS, Kind.VERIFICATIONS))
+"""Keys that name one component; others name a list of them."""
+
 
 def named_in(config: transformers.GenerationConfig) -> list[Key]:
     """(kind, name) of the components that a config, of either class, names.
@@ -60,9 +63,9 @@ def named_in(config: transformers.GenerationConfig) -> list[Key]:
     """
     given = {key: getattr(config, key, None) for key in NAMING if key in CONFIG_NAMING}
     for key, value in given.items():
-        single = key == Kind.STRATEGIES.argument
+        single = key in SINGLE
         if value is not None and not _are_names([value] if single else value):
-            wanted = "the name of a strategy" if single else f"a list of names of {NAMING[key][0]}"
+            wanted = f"the name of a {NAMING[key][0].noun}" if single else f"a list of names of {NAMING[key][0]}"
             raise ParameterError(
                 f"{key}={shown(key, value)!r} is not allowed in a config; it has to be {wanted}; "
                 "objects are given to genmode.generate"
@@ -73,13 +76,15 @@ def named_in(config: transformers.GenerationConfig) -> list[Key]:
 class GenerationConfig(transformers.GenerationConfig):
     """transformers' generation config, which also knows the keys of genmode's components.
 
-    Every key of an installed component is accepted and checked, `strategy`, `processors` and `criteria`
-    name components, and what nothing knows raises ParameterError with the closest key.
+    Every key of an installed component is accepted and checked, `strategy`, `processors`, `criteria`,
+    `draft` and `verify` name components, and what nothing knows raises ParameterError with the closest key.
     """
 
     strategy: str | None = None
     processors: list[str] | None = None
     criteria: list[str] | None = None
+    draft: str | None = None
+    verify: str | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         self._carried: frozenset[str] = frozenset(kwargs.pop("_carried", ()))

@@ -32,6 +32,8 @@ class Plan:
         engine: "static", "graph" or "portable"; how forwards are run.
         engine_why: why this engine and no faster one; empty for the fastest.
         rows: how many rows are decoded.
+        drafter: what drafts, with its parameters; empty where nothing does.
+        verification: how drafts are verified; empty as well.
         random: where random numbers come from.
         notes: what a combination of the call costs, such as a watermark's promise under a strategy.
     """
@@ -47,6 +49,8 @@ class Plan:
     rows: int = 0
     random: str = "torch's generator"
     notes: tuple[str, ...] = field(default=())
+    drafter: str = ""
+    verification: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data that `json` can write."""
@@ -63,6 +67,8 @@ class Plan:
             f"random      {self.random}",
             f"engine      {self.engine}" + (f": {self.engine_why}" if self.engine_why else ""),
         ]
+        if self.drafter:
+            lines += [f"drafter     {self.drafter}", f"verified    {self.verification}"]
         lines += [f"processor   {one.stage:<11} {one.parameters} ({one.origin})" for one in self.processors]
         lines += [f"criterion   {one}" for one in self.criteria]
         lines += [f"note        {one}" for one in self.notes]

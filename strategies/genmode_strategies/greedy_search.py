@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import genmode
 
-from .drafters.verification import decode_with
+from .drafters.loop import drafted
 
 
 class GreedySearch(genmode.Strategy):
@@ -25,7 +25,7 @@ class GreedySearch(genmode.Strategy):
     def decode(self, session: genmode.Session, params: genmode.Params) -> None:
         forced = session.forced_tokens(sample=False)
         if forced is not None:
-            decode_with(None, session, sample=False, forced=forced)
+            drafted(session, None, None, forced)
             return
         for step in session.steps():
             step.commit(step.best())

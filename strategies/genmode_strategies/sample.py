@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 import genmode
 
-from .drafters.verification import decode_with
+from .drafters.loop import drafted
+from .verifications.coupling import Coupling
 
 
 class Sample(genmode.Strategy):
@@ -26,7 +27,7 @@ class Sample(genmode.Strategy):
     def decode(self, session: genmode.Session, params: genmode.Params) -> None:
         forced = session.forced_tokens(sample=True)
         if forced is not None:
-            decode_with(None, session, sample=True, forced=forced)
+            drafted(session, None, Coupling(), forced)
             return
         for step in session.steps():
             step.commit(step.sample())

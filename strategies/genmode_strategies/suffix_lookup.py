@@ -1,8 +1,7 @@
 """Suffix lookup: drafts copied from the text of any row of the call.
 
 See `genmode_strategies.drafters.suffix` for where a draft is looked up, `genmode_strategies.drafters.copying` for
-how much of it is run, and `genmode_strategies.drafters.verification` for why the result is that of greedy search or
-sampling. Useful with `num_return_sequences`, or for inputs that have text in common; else prompt lookup does
+how much of it is run, and `genmode_strategies.drafters.loop` for why the result is that of greedy search. Useful with `num_return_sequences`, or for inputs that have text in common; else prompt lookup does
 the same for less.
 """
 
@@ -15,9 +14,9 @@ from pydantic import Field
 
 import genmode
 
-from .drafters.copying import CopyDrafter
-from .drafters.suffix import look_everywhere
-from .drafters.verification import decode_with
+from .drafters.loop import drafted
+from .drafters.suffix import SuffixDrafter
+from .prompt_lookup import refuse_another
 
 
 class SuffixLookup(genmode.Strategy):
@@ -27,17 +26,19 @@ class SuffixLookup(genmode.Strategy):
     """
 
     contract_version = 1
-    paper = "Oliaro et al. 2024, SuffixDecoding, https://arxiv.org/abs/2411.04975"
+    paper = SuffixDrafter.paper
     flags: ClassVar[Mapping[str, Any]] = {"num_beams": 1}
     needs: ClassVar[frozenset[genmode.Need]] = frozenset({genmode.Need.ROLLBACK})
+    drafts = SuffixDrafter.name
 
-    class Params(genmode.Params):
+    class Params(SuffixDrafter.Params):
         """Parameters of suffix lookup."""
 
-        suffix_lookup_num_tokens: int = Field(10, ge=1, description="tokens drafted for each forward, at most")
-        max_suffix_size: int = Field(4, ge=1, description="longest ending that is looked up")
         do_sample: bool = Field(False, description="sample instead of taking the most probable token")
 
+    @classmethod
+    def validate(cls, params: Any, call: Mapping[str, Any]) -> None:
+        refuse_another(cls, call)
+
     def decode(self, session: genmode.Session, params: Any) -> None:
-        drafter = CopyDrafter(session, look_everywhere, params.max_suffix_size, params.suffix_lookup_num_tokens)
-        decode_with(drafter, session, params.do_sample, forced=session.forced_tokens(sample=False))
+        drafted(session, self.drafter, self.verification, session.forced_tokens(sample=False))

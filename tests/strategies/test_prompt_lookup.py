@@ -12,8 +12,8 @@ from torch import Tensor
 
 import genmode
 from genmode.testing.harness.models import FAMILIES, fresh, ids, prompt, tiny
-from genmode_strategies.drafters.verification import agreeing
-from genmode_strategies.prompt_lookup import look_up
+from genmode_strategies.drafters.loop import agreeing
+from genmode_strategies.drafters.prompt_lookup import look_up
 
 from .drafting_support import BANS, change_nothing, chi_square, cyclic, forwards, history
 
@@ -22,8 +22,8 @@ DRAFT = {"prompt_lookup_num_tokens": 4}
 
 class TestLookUp:
     def test_what_followed_the_last_tokens(self) -> None:
-        draft, found = look_up(*history([5, 6, 7, 8, 5, 6]), 2, 3)
-        assert (draft.tolist(), found.tolist()) == ([[7, 8, 5]], [True])
+        draft, follow = look_up(*history([5, 6, 7, 8, 5, 6]), 2, 3)
+        assert (draft.tolist(), follow.tolist()) == ([[7, 8, 5]], [3])
 
     def test_the_longest_ending_wins_over_an_earlier_shorter_one(self) -> None:
         draft, _ = look_up(*history([6, 1, 2, 5, 6, 3, 4, 5, 6]), 2, 2)
@@ -34,23 +34,23 @@ class TestLookUp:
         assert draft.tolist() == [[1]]
 
     def test_no_occurrence(self) -> None:
-        assert look_up(*history([5, 6, 7]), 2, 2)[1].tolist() == [False]
+        assert look_up(*history([5, 6, 7]), 2, 2)[1].tolist() == [0]
 
     def test_an_ending_may_overlap_its_occurrence(self) -> None:
-        draft, found = look_up(*history([5, 5, 5]), 2, 2)
-        assert (draft.tolist(), found.tolist()) == ([[5, 5]], [True])
+        draft, follow = look_up(*history([5, 5, 5]), 2, 2)
+        assert (draft.tolist(), follow.tolist()) == ([[5, 5]], [1])
 
     def test_rows_of_their_own_lengths(self) -> None:
-        draft, found = look_up(*history([5, 6, 7, 5], [8, 9, 1, 2, 3, 8], [4, 4]), 2, 2)
+        draft, follow = look_up(*history([5, 6, 7, 5], [8, 9, 1, 2, 3, 8], [4, 4]), 2, 2)
         assert draft[0].tolist() == [6, 7]
         assert draft[1].tolist() == [9, 1]
-        assert found.tolist() == [True, True, True]
+        assert follow.tolist() == [2, 2, 1]
 
     def test_padding_is_no_text(self) -> None:
-        _, found = look_up(*history([0, 0, 5, 0]), 1, 1)
-        assert found.tolist() == [True]
-        _, found = look_up(*history([0, 0, 5, 0], starts=[2]), 1, 1)
-        assert found.tolist() == [False]
+        _, follow = look_up(*history([0, 0, 5, 0]), 1, 1)
+        assert follow.tolist() == [1]
+        _, follow = look_up(*history([0, 0, 5, 0], starts=[2]), 1, 1)
+        assert follow.tolist() == [0]
 
     def test_agreeing(self) -> None:
         draft = torch.tensor([[1, 2, 3], [1, 2, 3], [9, 2, 3]])

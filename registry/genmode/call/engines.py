@@ -19,7 +19,7 @@ def open_engine(
     request: Request, input_ids: Tensor, config: Any, kwargs: dict[str, Any], max_length: int, rewinds: bool
 ) -> tuple[Engine, str]:
     """The engine of a call, with what the strategy needs of it; `rewinds` if rows may go back."""
-    needs = request.strategy.needs
+    needs = request.needs
     if "hidden_states" in needs:
         kwargs["output_hidden_states"] = True
     if "attentions" in needs:

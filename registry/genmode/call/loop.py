@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..contract.component import shown
+from ..contract.drafter import Drafter
 from ..contract.processor import Stage
 from ..contract.strategy import Strategy
 from ..contract.traits import Need, Trait
@@ -115,7 +116,7 @@ class Loop:
         notes = marks.notes(request, links, generation_config)
         stopping, criteria = build_stopping(request, stopping_criteria, generation_config, input_ids.device)
         check_padding(request.model, generation_config, stopping, prepared.inputs * prepared.copies)
-        needs, chain = request.strategy.needs, Chain(links)
+        needs, chain = request.needs, Chain(links)
         backtracks = bool(chain.backtrackers) and not needs & {Need.REORDER, Need.LEVEL}
         rewinds = backtracks or Need.ROLLBACK in needs
         noise = open_noise(request, prepared)  # a wrong seed is refused before anything is opened, and by `explain` too
@@ -169,8 +170,11 @@ def make_plan(request: Request, parts: Parts, prepared: Prepared) -> Plan:
         engine_why=parts.engine_why,
         rows=prepared.inputs * prepared.copies,
         random="torch's generator" if request.seed is None else "a seed for each row",
+        drafter="" if request.drafting.drafter is None else repr(request.drafting.drafter),
+        verification=request.drafting.told,
         notes=(
             *parts.notes,
+            *request.drafting.notes(),
             *(f"{name} needs the chosen tokens on the host, which waits for them in each step" for name in waiting),
             *(f"{name} asks the model what would follow, a forward each time" for name in probing(parts)),
         ),
@@ -264,7 +268,7 @@ def run(
     for one in parts.stopping.others:
         if isinstance(one, TransformersCriterion):
             one.recorded = recorder.scores  # as transformers passes them
-    opens = opens_side_engines(request, prepared, abilities.backtracks or "rollback" in request.strategy.needs)
+    opens = opens_side_engines(request, prepared, abilities.backtracks or "rollback" in request.needs)
     made = Watched(
         parts.engine, parts.chain, parts.stopping.others, request.streamer,
         relay_step(relay) if relay.has("genmode_session_step") else None, opens,
@@ -337,6 +341,7 @@ def decode(request: Request, session: DecodingSession, state: DecodeState, encod
         DecodingError: with what was decoded so far and the original error as its cause.
     """
     strategy: Strategy = request.strategy(request.params)
+    strategy.drafter, strategy.verification = request.drafting.drafter, request.drafting.verification
     strategy = strategy if clock is None else clock.strategy(strategy)
     relay = request.registry.hooks()
     failure: BaseException | None = None
@@ -378,18 +383,22 @@ def decode(request: Request, session: DecodingSession, state: DecodeState, encod
         ) from error
     finally:
         try:
-            close(session, state, relay, failure)
+            close(session, state, relay, failure, request.drafting.drafter)
         finally:
             failure = None  # this frame is part of the error's traceback, which would keep itself and the session alive
 
 
-def close(session: DecodingSession, state: DecodeState, relay: Relay, failure: BaseException | None) -> None:
+def close(
+    session: DecodingSession, state: DecodeState, relay: Relay, failure: BaseException | None, drafter: Drafter | None
+) -> None:  # fmt: skip
     """End everything that has begun, whatever fails on the way.
 
     Raises:
         GenmodeError: the first thing that failed; if the call has failed already, a warning says it instead.
     """
     endings = [*(engine.close for engine in state.side_engines), *state.chain.endings(), *state.stopping.endings()]
+    if drafter is not None:
+        endings.append(drafter.reset)
     if relay.has("genmode_session_end"):
         endings.append(lambda: relay.call("genmode_session_end", session=session, error=failure))
     troubles: list[GenmodeError] = []

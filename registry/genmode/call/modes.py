@@ -1,4 +1,4 @@
-"""Which strategy serves a call: the one that is named, else the one of the mode that transformers tells from the flags.
+"""Which strategy serves a call: the one that is named, else, where a drafter is, that of drafts, else the one of the mode that transformers tells from the flags.
 
 Of genmode's own strategies that serve the mode (`Strategy.mode`), the one whose flags are set (`Strategy.selected_by`)
 serves the call, else the one that is named as the mode. Where the flags of several are set, the one that takes all of
@@ -24,10 +24,12 @@ HOST_FLAGS = ("stop_strings", "token_healing", "low_memory")
 """Flags that the host or its session serves, whatever the strategy."""
 
 ASSISTANT = "assistant_model"
+DRAFTED = "assisted_generation"
+"""The strategy that serves a call which names a drafter."""
 
 
 def resolve(
-    named: Any, flags: Flags, model: Any, assistant: Any, host: Registry
+    named: Any, flags: Flags, model: Any, assistant: Any, host: Registry, draft: Any = None
 ) -> tuple[str | Strategy | type[Strategy], str]:
     """The strategy that serves a call, as a name, class or object, and why it does.
 
@@ -37,6 +39,7 @@ def resolve(
         model: the model that decodes.
         assistant: the model given to draft, or None.
         host: whose strategies there are.
+        draft: the drafter that the call or a config names; None for none.
 
     Raises:
         ParameterError: `named` is no strategy, or flags ask for strategies of different modes.
@@ -47,6 +50,8 @@ def resolve(
         raise ParameterError(
             f"strategy={shown('strategy', named)!r}: give a name, a Strategy class or a Strategy object"
         )
+    if draft is not None:
+        return DRAFTED, "draft= names a drafter"
     answer = host.hooks().resolve_strategy(flags=flags, model=model, assistant_model=assistant)
     if answer is not None:
         return answer[0], f"chosen by {answer[1]}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import inspect
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..contract import Need, Strategy
+from ..contract import Component, Need, Strategy
 from ..contract.kinds import Kind
 from ..errors import ParameterError
 from ..hf import caches, embeddings, generate
@@ -33,6 +33,7 @@ from ..plugins.registry import Registry, registry
 from ..plugins.requirements import saved_watermark
 from ..plugins.resolution import Key
 from ..watermark.config import WatermarkingConfig, check_given, read_flag
+from .drafting import Drafting, resolve_drafting
 from .flag_values import Flags
 from .inputs import check_flags, check_inputs, check_objects
 from .modes import neutral_flags, resolve
@@ -58,6 +59,7 @@ class Request:
     """(kind, name) of the components that the call names; a key of theirs is theirs alone."""
     processors: list[Any] = field(default_factory=list)
     criteria: list[Any] = field(default_factory=list)
+    drafting: Drafting = field(default_factory=Drafting)
     seed: int | list[int] | None = None
     streamer: Any = None
     tokenizer: Any = None
@@ -71,11 +73,17 @@ class Request:
     copies: int = 1
     """How many rows the session makes of each that transformers prepares."""
 
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the strategy and the drafter need of the model and the session."""
+        drafter = self.drafting.drafter
+        return self.strategy.needs if drafter is None else self.strategy.needs | drafter.needs
+
 
 def build(
     model: Any, inputs: Any = None, *, strategy: Any = None, processors: Any = None, criteria: Any = None,
-    watermark: Any = None, seed: Any = None, generation_config: Any = None, streamer: Any = None,
-    tokenizer: Any = None, cancel: Any = None, compile: bool = False, **kwargs: Any,
+    watermark: Any = None, draft: Any = None, verify: Any = None, seed: Any = None, generation_config: Any = None,
+    streamer: Any = None, tokenizer: Any = None, cancel: Any = None, compile: bool = False, **kwargs: Any,
 ) -> Request:  # fmt: skip
     """Resolve the arguments of `genmode.generate`.
 
@@ -92,7 +100,10 @@ def build(
         raise ParameterError(f"assistant_model is a {type(assistant).__name__}; load it and give a transformers model")
     synced = kwargs.pop("synced_gpus", None)
     own = {key: kwargs.pop(key) for key in OWN_ARGUMENTS if key in kwargs}
-    naming = {"strategy": strategy, "processors": processors, "criteria": criteria, "watermark": watermark}
+    naming = {
+        "strategy": strategy, "processors": processors, "criteria": criteria, "watermark": watermark, "draft": draft,
+        "verify": verify,
+    }  # fmt: skip
     named_parts = named_components(naming, host)
     parts = split(kwargs, flag_defaults(), model_inputs(model), host, named_parts)
     given = dict(vars(generation_config)) if generation_config is not None else {}
@@ -102,7 +113,10 @@ def build(
     check_flags(flags, host)
     caches.check_implementation(flags["cache_implementation"])
 
-    chosen, why = resolve(strategy if strategy is not None else flags.get("strategy"), flags, model, assistant, host)
+    draft = draft if draft is not None else flags.get("draft")
+    verify = verify if verify is not None else flags.get("verify")
+    named = strategy if strategy is not None else flags.get("strategy")
+    chosen, why = resolve(named, flags, model, assistant, host, draft)
     instance = chosen if isinstance(chosen, Strategy) else None
     cls: type[Strategy]
     if isinstance(chosen, str):
@@ -110,7 +124,7 @@ def build(
     else:
         cls = chosen if isinstance(chosen, type) else type(chosen)
     unmarked = watermark is None and processors is None
-    refuse_strays(host, cls, parts.parameters, named_parts, unmarked)
+    refuse_strays(host, [cls, *classes_of(host, draft=draft, verify=verify)], parts.parameters, named_parts, unmarked)
     implied = implied_flags(cls, kwargs, flags)
     params = instance.params if instance is not None else None
     if params is None:
@@ -121,8 +135,12 @@ def build(
         "tokenizer": tokenizer,
         "assistant_model": assistant,
         "assistant_tokenizer": assistant_tokenizer,
+        "draft": draft,
+        "verify": verify,
     }
-    cls.validate(params, Flags(beside, implied, kwargs, given, base))
+    seen = Flags(beside, implied, kwargs, given, base)
+    cls.validate(params, seen)
+    drafting = resolve_drafting(cls, params, seen, seed, host)
     results = in_force["num_return_sequences"] or 1
     copies = 1
     if Need.POPULATION in cls.needs:
@@ -146,7 +164,7 @@ def build(
         plugin_values={**plugin_values(base, host, named_parts), **foreign_values(given), **parts.parameters},
         named=named_parts, call=call, config=config,
         processors=[*as_list(processors if processors is not None else flags.get("processors")), *watermarks],
-        criteria=as_list(criteria if criteria is not None else flags.get("criteria")), seed=seed,
+        criteria=as_list(criteria if criteria is not None else flags.get("criteria")), drafting=drafting, seed=seed,
         streamer=streamer, tokenizer=tokenizer, cancel=cancel, assistant_model=assistant,
         assistant_tokenizer=assistant_tokenizer, compile=compile,
         synced=generate.is_synced(model) if synced is None else bool(synced), results=results, copies=copies,
@@ -197,10 +215,29 @@ def unknown_in_config(given: Mapping[str, Any], base: Mapping[str, Any], host: R
         split(extra, flag_defaults(), frozenset(), host)
 
 
+def classes_of(host: Registry, **named: Any) -> list[type[Component]]:
+    """The classes of what arguments name; what is no component is passed over."""
+    found = [host.get(*pair) for pair in named_components(named, host)]
+    types = (one if isinstance(one, type) else type(one) for one in named.values())
+    return [*found, *(one for one in types if issubclass(one, Component))]
+
+
+ALONE = (Kind.STRATEGIES, Kind.DRAFTERS, Kind.VERIFICATIONS)
+"""Kinds of which one serves a call, and whose parameters do not name it."""
+
+
 def refuse_strays(
-    host: Registry, cls: type[Strategy], given: Mapping[str, Any], named: list[Key], unmarked: bool = False
+    host: Registry,
+    served: Sequence[type[Component]],
+    given: Mapping[str, Any],
+    named: list[Key],
+    unmarked: bool = False,
 ) -> None:
-    """Refuse a parameter that only strategies have, or only watermarkers, where none of them serves the call."""
+    """Refuse a parameter that only components have of which one serves a call, or watermarkers, where none of them does.
+
+    Args:
+        served: the strategy, the drafter and the verification that serve the call, as far as it names them.
+    """
     for key in given:
         owners = host.owners(key, named)
         if unmarked and owners and all(info.kind == Kind.WATERMARKERS for info in owners):
@@ -209,11 +246,14 @@ def refuse_strays(
                 f"{key} is a parameter of watermarker {names}, and the call names none; give "
                 f"watermark={owners[0].name!r}, or leave {key} out"
             )
-        if key not in cls.Params.model_fields and owners and all(info.kind == Kind.STRATEGIES for info in owners):
-            names = " or ".join(repr(info.name) for info in owners)
+        if any(key in one.Params.model_fields for one in served):
+            continue
+        if owners and all(info.kind in ALONE for info in owners):
+            names = " or ".join(f"{Kind(info.kind).noun} {info.name!r}" for info in owners)
+            ways = " or ".join(f"{Kind(info.kind).argument}={info.name!r}" for info in owners)
             raise ParameterError(
-                f"{key} is a parameter of strategy {names}, and the flags ask for {cls.name!r}; name the strategy, "
-                f"strategy={owners[0].name!r}, or leave {key} out"
+                f"{key} is a parameter of {names}, and the call asks for {served[0].name!r}; name it, {ways}, or leave "
+                f"{key} out"
             )
 
 

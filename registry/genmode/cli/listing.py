@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 KindOption = Annotated[
     str | None,
-    typer.Option("--kind", help="strategies, processors, criteria, watermarkers or hooks.", show_default=False),
+    typer.Option(
+        "--kind",
+        help="strategies, processors, criteria, watermarkers, drafters, verifications or hooks.",
+        show_default=False,
+    ),
 ]
-ATTRIBUTES = ("stage", "traits", "before", "after", "replaces", "flags", "needs", "mode", "selected_by")
+ATTRIBUTES = ("stage", "traits", "before", "after", "replaces", "flags", "needs", "mode", "selected_by", "drafts")
 """Class attributes of the contract that say what a component is; see `genmode.contract`."""
 BOUNDS = {
     "gt": ">",

@@ -22,6 +22,8 @@ CALLS = {
     "strategy": 'genmode.generate(model, **inputs, strategy="@name@")',
     "processor": "genmode.generate(model, **inputs, @name@_penalty=2.0)",
     "criterion": 'genmode.generate(model, **inputs, criteria="@name@")',
+    "drafter": 'genmode.generate(model, **inputs, draft="@name@")',
+    "verification": 'genmode.generate(model, **inputs, do_sample=True, draft="prompt_lookup", verify="@name@")',
     "watermarker": 'genmode.generate(model, **inputs, do_sample=True, watermark=genmode.WatermarkingConfig("@name@", key=1234))',
 }
 FILES = {
@@ -35,7 +37,10 @@ FILES = {
 
 
 def new(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="strategy, processor, criterion or watermarker.")],
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", help="strategy, processor, criterion, watermarker, drafter or verification."),
+    ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name, such as soft_top_k.")],
     folder: Annotated[
         Path | None,

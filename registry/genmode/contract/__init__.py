@@ -2,7 +2,7 @@
 
 A component is a class. It states the version of the contract that it was written for, names its parameters in a pydantic
 model, and implements one method: `Strategy.decode`, `LogitsProcessor.process` or `StoppingCriterion.check`; a
-`Watermarker` implements `process`, `evidence` and `null`. Names only, each imported when it is first asked for: what
+`Watermarker` implements `process`, `evidence` and `null`, a `Drafter` `draft`, a `Verification` `accept` and `behind`. Names only, each imported when it is first asked for: what
 torch is needed for is not imported with the rest.
 """
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .component import CONTRACT_VERSION, OLDEST_CONTRACT, AnyParams, Component, Params, is_secret
     from .context import Context, SideModel
     from .criterion import StoppingCriterion
+    from .draft import Draft
+    from .drafter import Drafter
     from .history import History
     from .kinds import COMPONENT_KINDS, Kind
     from .processor import BacktrackingProcessor, LogitsProcessor, Stage
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from .stand_in import StandIn
     from .strategy import Strategy
     from .traits import Need, Trait
+    from .verification import Verification
     from .watermarker import Detection, Evidence, Null, Watermarker
 
 __all__ = [
@@ -56,6 +59,9 @@ __all__ = [
     "Context",
     "SideModel",
     "History",
+    "Drafter",
+    "Draft",
+    "Verification",
     "Watermarker",
     "Evidence",
     "Null",
@@ -66,6 +72,8 @@ _MODULES = {
     "component": "CONTRACT_VERSION OLDEST_CONTRACT AnyParams Component Params is_secret",
     "context": "Context SideModel",
     "criterion": "StoppingCriterion",
+    "draft": "Draft",
+    "drafter": "Drafter",
     "history": "History",
     "kinds": "COMPONENT_KINDS Kind",
     "processor": "BacktrackingProcessor LogitsProcessor Stage",
@@ -74,6 +82,7 @@ _MODULES = {
     "stand_in": "StandIn",
     "strategy": "Strategy",
     "traits": "Need Trait",
+    "verification": "Verification",
     "watermarker": "Detection Evidence Null Watermarker",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -12,6 +12,8 @@ class Kind(str, enum.Enum):
     PROCESSORS = "processors"
     CRITERIA = "criteria"
     WATERMARKERS = "watermarkers"
+    DRAFTERS = "drafters"
+    VERIFICATIONS = "verifications"
     HOOKS = "hooks"
 
     __str__ = str.__str__
@@ -34,10 +36,11 @@ class Kind(str, enum.Enum):
 
 _NOUNS = {
     "strategies": "strategy", "processors": "processor", "criteria": "criterion", "watermarkers": "watermarker",
-    "hooks": "hook plugin",
+    "drafters": "drafter", "verifications": "verification", "hooks": "hook plugin",
 }  # fmt: skip
 _ARGUMENTS = {
-    "strategies": "strategy", "processors": "processors", "criteria": "criteria", "watermarkers": "watermark", "hooks": "",
+    "strategies": "strategy", "processors": "processors", "criteria": "criteria", "watermarkers": "watermark",
+    "drafters": "draft", "verifications": "verify", "hooks": "",
 }  # fmt: skip
 
 COMPONENT_KINDS = tuple(kind for kind in Kind if kind is not Kind.HOOKS)

@@ -75,6 +75,15 @@ class Step(Protocol):
     def scores(self, value: Tensor) -> None: ...
 
     @property
+    def each_scores(self) -> Tensor:
+        """`scores` at each position of the draft and behind it: `[rows, k + 1, vocab]`, float32.
+
+        Instead of `best(each=True)` and `sample(each=True)`. `Session.uniform` and `multinomial` then draw numbers that
+        are the step's own, whatever processors draw at its positions.
+        """
+        ...
+
+    @property
     def log_probabilities(self) -> Tensor:
         """log_softmax of `logits`: `[rows, vocab]`, float32."""
         ...
@@ -463,7 +472,8 @@ class Session(Protocol):
     def draft(self, tokens: Tensor, *, parents: Tensor | None = None, counts: Tensor | None = None) -> None:
         """Guess how rows continue; the next forward runs the guesses as well.
 
-        Call it after the commit. A wrong guess costs nothing but its share of the forward. What no row has room for
+        Call it after the commit, or before the first step for a guess behind the prompt, which is left out where the
+        call returns hidden states or attentions. A wrong guess costs nothing but its share of the forward. What no row has room for
         is left out; on a device, drafts are filled up to one of few widths.
 
         Args:
@@ -522,7 +532,8 @@ class Session(Protocol):
         Args:
             share_randomness: every draw of the call becomes a function of the row and its position, so that a guess is
                 drawn with the numbers of its verification, and models that agree draw the same token. So it is under
-                `seed=`; else rows get seeds from torch's generator. Ask for it before `steps`.
+                `seed=`; else rows get seeds from torch's generator. Ask for it before `steps`. False draws guesses with
+                numbers that nothing else is drawn with.
         """
         ...
 
@@ -551,6 +562,6 @@ class Session(Protocol):
         """
         ...
 
-    def uniform(self) -> Tensor:
-        """One random number in [0, 1) for each row: `[rows]`, float32."""
+    def uniform(self, count: int | None = None) -> Tensor:
+        """One random number in [0, 1) for each row, `[rows]`, float32; or `count` of them, `[rows, count]`."""
         ...

@@ -9,7 +9,9 @@ from .component import Component
 from .traits import Need
 
 if TYPE_CHECKING:
+    from .drafter import Drafter
     from .session import Session
+    from .verification import Verification
 
 
 class Strategy(Component):
@@ -25,12 +27,21 @@ class Strategy(Component):
         selected_by: flags that ask for it, and `assistant_model` where an assistant does. Of strategies that serve the
             mode of a call, one whose flags are set serves it; a flag that by itself asks for another mode is refused.
             transformers is not told of these flags.
+        drafts: for strategies that decode with `drafter` and `verification`: the name of the drafter; "" for the one that
+            the call names, or whose flags it sets. Others refuse `draft=` and `verify=`.
+
+    Attributes:
+        drafter: what guesses in this call, not begun yet; None for a strategy without `drafts`.
+        verification: how its guesses are verified; None where rows take the most probable token.
     """
 
     flags: ClassVar[Mapping[str, Any]] = {}
     needs: ClassVar[frozenset[Need]] = frozenset()
     mode: ClassVar[str] = ""
     selected_by: ClassVar[tuple[str, ...]] = ()
+    drafts: ClassVar[str | None] = None
+    drafter: Drafter | None = None
+    verification: Verification | None = None
 
     @classmethod
     def validate(cls, params: Any, call: Mapping[str, Any]) -> None:
@@ -38,8 +49,8 @@ class Strategy(Component):
 
         Args:
             params: this strategy's parameters, already of the right types and within their bounds.
-            call: the transformers flags in force for the call, and under `model`, `tokenizer`, `assistant_model`
-                and `assistant_tokenizer` what the call brings of these.
+            call: the transformers flags in force for the call, and under `model`, `tokenizer`, `assistant_model`,
+                `assistant_tokenizer`, `draft` and `verify` what the call brings of these.
 
         Raises:
             ParameterError: naming the flags.

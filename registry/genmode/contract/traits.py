@@ -26,9 +26,14 @@ class Trait(str, enum.Enum):
     CHOOSES = "chooses"
     """A watermarker: it draws the token itself and masks all others; strategies that weigh several are refused."""
     KEEPS_DISTRIBUTION = "keeps_distribution"
-    """A watermarker: over random keys, sampled text is distributed as without the mark."""
+    """A watermarker: over random keys, sampled text is distributed as without the mark. A verification: text is
+    distributed as without drafts."""
     READS_MODEL = "reads_model"
     """A watermarker: `evidence` needs `statistic` of the model's logits, so detection needs the model."""
+    COUPLES = "couples"
+    """A verification: each token is drawn whatever the draft says there; drafters that draw do so with the same numbers."""
+    PROBABILITIES = "probabilities"
+    """A drafter: under sampling its drafts say what their tokens were drawn from."""
     WEIGHS = "weighs"
     """A strategy: it takes tokens for other reasons than their scores as well, as contrastive search does."""
 

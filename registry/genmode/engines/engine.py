@@ -127,6 +127,14 @@ class Engine(Protocol):
         """The host learns that no row holds more than `length` tokens."""
         ...
 
+    def hide(self, hidden: Tensor) -> None:
+        """Later forwards do not look at the columns behind the prompt that are in `hidden` `[rows, width]`, bool.
+
+        They do at columns of an earlier `hide` that are no longer in it, and at those from `width` on. A wish: an engine
+        that leaves masks to the model shows all.
+        """
+        ...
+
     def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What `function(*arguments)` gives, where possible by replaying what it did before."""
         ...

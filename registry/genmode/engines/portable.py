@@ -324,6 +324,9 @@ class PortableEngine:
     def limit(self, length: int) -> None:
         """The portable engine needs no bound."""
 
+    def hide(self, hidden: Tensor) -> None:
+        """Masks are the model's own business here, and stay as they are."""
+
     def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 

@@ -333,6 +333,13 @@ class StaticEngine:
             self.shift = self.shift.index_select(0, rows)
             self.positions = self.columns.clamp(max=self.last) + self.shift[:, None]
 
+    def hide(self, hidden: Tensor) -> None:
+        if self.visible is None:
+            self.visible = torch.ones(self.rows, self.static_cache.capacity, dtype=torch.bool, device=self.ids.device)
+        self._grow(hidden.shape[1])
+        self.visible[:, self.prompt : hidden.shape[1]] = ~hidden[:, self.prompt :]
+        self.visible[:, hidden.shape[1] :] = True
+
     def replay(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 

@@ -45,6 +45,8 @@ CALL_KEYS: Mapping[str, CallKey] = {
     Kind.PROCESSORS.argument: CallKey((Kind.PROCESSORS, Kind.WATERMARKERS), saved=True),
     Kind.CRITERIA.argument: CallKey((Kind.CRITERIA,), saved=True),
     Kind.WATERMARKERS.argument: CallKey((Kind.WATERMARKERS, Kind.PROCESSORS)),
+    Kind.DRAFTERS.argument: CallKey((Kind.DRAFTERS,), saved=True),
+    Kind.VERIFICATIONS.argument: CallKey((Kind.VERIFICATIONS,), saved=True),
     "logits_processor": CallKey(passed_on=True),
     "stopping_criteria": CallKey(passed_on=True),
     "prefix_allowed_tokens_fn": CallKey(passed_on=True, reserved=False),

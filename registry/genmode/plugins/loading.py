@@ -75,6 +75,8 @@ def _base(kind: str) -> type[Component]:
         Kind.PROCESSORS: contract.LogitsProcessor,
         Kind.CRITERIA: contract.StoppingCriterion,
         Kind.WATERMARKERS: contract.Watermarker,
+        Kind.DRAFTERS: contract.Drafter,
+        Kind.VERIFICATIONS: contract.Verification,
     }
     return bases[kind]
 
@@ -84,6 +86,8 @@ _METHODS: dict[str, tuple[str, ...]] = {
     Kind.PROCESSORS: ("process",),
     Kind.CRITERIA: ("check",),
     Kind.WATERMARKERS: ("process", "evidence", "null"),
+    Kind.DRAFTERS: ("draft",),
+    Kind.VERIFICATIONS: ("accept", "behind"),
 }
 """What a component of each kind has to define."""
 
@@ -98,7 +102,7 @@ def entry_of(component: Any, kind: str | None, name: str | None) -> Entry:
     if kind is None:
         raise PluginLoadError(
             f"{component!r} cannot be registered; it has to be a class derived from genmode.Strategy, "
-            "LogitsProcessor, StoppingCriterion or Watermarker, or a hook plugin given with kind='hooks'"
+            "LogitsProcessor, StoppingCriterion, Watermarker, Drafter or Verification, or a hook plugin given with kind='hooks'"
         )
     definition: Any = component if hasattr(component, "__name__") else type(component)
     qualified = getattr(definition, "__qualname__", definition.__name__)

@@ -26,7 +26,7 @@ from .resolution import ComponentInfo as ComponentInfo
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from ..contract import Component, LogitsProcessor, StoppingCriterion, Strategy, Watermarker
+    from ..contract import Component, Drafter, LogitsProcessor, StoppingCriterion, Strategy, Verification, Watermarker
     from .hooks import Relay
     from .lock import Lock
 
@@ -45,7 +45,7 @@ class Registry(Inventory):
         """Everything installed, sorted by name within its kind; nothing is imported.
 
         Args:
-            kind: strategies, processors, criteria, watermarkers or hooks; None for the first four.
+            kind: one of `Kind`; None for all but hooks.
 
         Raises:
             UnknownComponentError: there is no such kind.
@@ -79,6 +79,10 @@ class Registry(Inventory):
     def get(self, kind: Literal["criteria", Kind.CRITERIA], name: str) -> type[StoppingCriterion]: ...
     @overload
     def get(self, kind: Literal["watermarkers", Kind.WATERMARKERS], name: str) -> type[Watermarker]: ...
+    @overload
+    def get(self, kind: Literal["drafters", Kind.DRAFTERS], name: str) -> type[Drafter]: ...
+    @overload
+    def get(self, kind: Literal["verifications", Kind.VERIFICATIONS], name: str) -> type[Verification]: ...
     @overload
     def get(self, kind: str, name: str) -> type[Component]: ...
     def get(self, kind: str, name: str) -> Any:
@@ -134,7 +138,7 @@ class Registry(Inventory):
         The same definition again, as when a cell of a notebook is run twice, replaces the former.
 
         Args:
-            component: a class derived from one of the four kinds; or a hook plugin, with kind="hooks".
+            component: a class derived from the base of a kind; or a hook plugin, with kind="hooks".
             kind: where the base class does not tell.
             name: the public name; by default the class's own.
 

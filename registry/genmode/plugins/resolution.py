@@ -260,13 +260,15 @@ def kind_of_name(name: str, keys: Iterable[Key]) -> str:
 
     Raises:
         UnknownComponentError: nothing has it.
-        ParameterError: components of several kinds have it.
+        ParameterError: components of several kinds have it, other than a strategy and the drafter that it runs.
     """
     keys = list(keys)
     kinds = sorted({kind for kind, found in keys if found == name})
     if not kinds:
         near = hint(name, [found for _, found in keys])
         raise UnknownComponentError(f"no component is named {name!r}{near or ';'} `genmode list` shows all")
+    if Kind.STRATEGIES in kinds and Kind.DRAFTERS in kinds:
+        kinds.remove(Kind.DRAFTERS)  # a drafter that has a strategy of its name is asked for by its kind
     if len(kinds) > 1:
         raise ParameterError(f"{name!r} is in {' and '.join(kinds)}; say which with --kind")
     return kinds[0]

@@ -143,3 +143,9 @@ def uniform(keys: Tensor, step: int | Tensor, lane: int = 0) -> Tensor:
     """
     place = torch.full((1,), -1 - lane, dtype=torch.int64, device=keys.device)
     return _shifted(words(keys, step, place)[:, 0], 40).float().mul_(2.0**-24)
+
+
+def uniforms(keys: Tensor, step: int | Tensor, lane: int, count: int) -> Tensor:
+    """The numbers of `uniform` of the lanes `lane` to `lane + count - 1`: `[rows, count]`, float32."""
+    places = -1 - lane - torch.arange(count, dtype=torch.int64, device=keys.device)
+    return _shifted(words(keys, step, places), 40).float().mul_(2.0**-24)

@@ -7,6 +7,7 @@ last few tokens of each row, in one forward, however many of them each row took.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,6 +50,8 @@ class DraftModel:
         )
         self._close, self._others = state.close_engine, state.draft_models
         self._others.append(self)
+        self._close, self._padding = state.close_engine, functools.partial(decoded_padding, state)
+        self._infers = not encoders[0] and bool(attention_mask.all())
         self._held: Tensor | int | None = None
         """How many tokens each row has in the cache; None before the context was read."""
         self._opening: Tensor | None = None
@@ -73,6 +76,8 @@ class DraftModel:
             self.engine.limit(max(history.tokens.shape[1] - behind, 0))
             fed = history.tokens.gather(1, ends[:, None] - behind + torch.arange(behind, device=ends.device))
         self._held = target
+        if self._infers and (hidden := self._padding(history)) is not None:
+            self.engine.hide(hidden.to(self._device))
         return self._run(fed)
 
     def _begin(self) -> Tensor | int:
@@ -106,3 +111,21 @@ class DraftModel:
     def close(self) -> None:
         self._others.remove(self)
         self._close(self.engine)
+
+
+def decoded_padding(state: DecodeState, history: History) -> Tensor | None:
+    """Where one row has decoded the padding token, `[1, length]`, bool: a draft model does not see it there.
+
+    transformers takes it for padding in what its assistant reads, and draws from torch's generator by what that says. None
+    where the text has none, or nothing is to be drawn as transformers does.
+    """
+    pad = state.vocabulary.pad
+    if (
+        not (state.draws_guesses and state.rows == 1 and state.host_reads_freely)
+        or pad is None
+        or pad in state.vocabulary.eos
+        or history.level is None
+    ):
+        return None
+    hidden = history.tokens[:, : history.level] == pad
+    return hidden if bool(hidden[:, history.prompt :].any()) else None

@@ -23,6 +23,10 @@ DRAW_BITS = 40
 """Each further draw over the vocabulary within one step counts its ids from another multiple of 2^40."""
 
 
+APART = 1 << 20
+"""Lanes and draws from here on, and from twice as much, are a step's own: processors and positions do not get so far."""
+
+
 class RowCounts(Protocol):
     """How far rows are."""
 
@@ -44,8 +48,17 @@ class Noise(Protocol):
         """Standard exponential numbers, float32, of the shape `[rows, vocab]` of `like`."""
         ...
 
-    def uniform(self) -> Tensor:
-        """One number in [0, 1) for each row: `[rows]`, float32."""
+    def uniform(self, count: int | None = None) -> Tensor:
+        """One number in [0, 1) for each row, `[rows]`, float32; or `count` of them, `[rows, count]`."""
+        ...
+
+    def keep_apart(self, counts: RowCounts, draft: int | None = None) -> None:
+        """The next numbers are of the rows' step alone: no position, processor or other step has them.
+
+        Args:
+            counts: how far rows are; each step begins elsewhere.
+            draft: which token of a draft is drawn with them; None for its verification.
+        """
         ...
 
     def move(self, counts: RowCounts, offset: Tensor | int = 0) -> None:
@@ -78,8 +91,11 @@ class TorchNoise(GeneratorNoise):
         self._generator = _cuda_generator(device)
         self._offset = 0
 
-    def uniform(self) -> Tensor:
-        return torch.rand(self.rows, device=self.device)
+    def uniform(self, count: int | None = None) -> Tensor:
+        return torch.rand(self.rows if count is None else (self.rows, count), device=self.device)
+
+    def keep_apart(self, counts: RowCounts, draft: int | None = None) -> None:
+        """Every number of torch's generator is another one."""
 
     def move(self, counts: RowCounts, offset: Tensor | int = 0) -> None:
         """torch's generator knows no rows."""
@@ -127,9 +143,16 @@ class SeededNoise:
             return counter.exponential(self.keys, self.decoded, ids)
         return counter.exponential(self.keys[rows], self.decoded[rows], ids)
 
-    def uniform(self) -> Tensor:
-        self.lane += 1
-        return counter.uniform(self.keys, self.decoded, self.lane)
+    def uniform(self, count: int | None = None) -> Tensor:
+        first = self.lane + 1
+        self.lane += 1 if count is None else count
+        if count is None:
+            return counter.uniform(self.keys, self.decoded, first)
+        return counter.uniforms(self.keys, self.decoded, first, count)
+
+    def keep_apart(self, counts: RowCounts, draft: int | None = None) -> None:
+        self.move(counts)
+        self.lane = self.draws = APART if draft is None else 2 * APART + draft
 
     def move(self, counts: RowCounts, offset: Tensor | int = 0) -> None:
         # tokens that were taken back count: the numbers which led to them are not drawn again

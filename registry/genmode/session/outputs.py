@@ -28,6 +28,11 @@ class Recorder:
         self.hidden: list[Any] | None = [] if wanted and config.output_hidden_states else None
         self.active = any(x is not None for x in (self.scores, self.logits, self.attentions, self.hidden))
 
+    @property
+    def keeps_states(self) -> bool:
+        """Whether hidden states or attentions are recorded."""
+        return any(kept is not None for kept in (self.hidden, self.attentions, self.cross))
+
     def step(self, logits: Tensor, scores: Tensor | None, outputs: Any) -> None:
         """Record one step: `logits` and `scores` `[rows, vocab]`, and what the model returned."""
         if self.scores is not None and scores is not None:

@@ -146,6 +146,7 @@ class StepScores:
                 self._each_scores = self.each_logits
             else:
                 self._each_scores = torch.stack(self._walk(self._processed), dim=1)
+            self._state.noise.keep_apart(self._state)
         return self._each_scores
 
     def process(self, values: Tensor) -> Tensor:

@@ -93,7 +93,9 @@ class DecodingSession:
             state.finish_rows(~state.unfinished)
         if state.step_index >= 0 and (state.stopping.late or not bool(state.unfinished.any())):
             return
-        raw = self._guarded(self._prefill if state.step_index < 0 else self._forward)
+        if state.step_index < 0:
+            state.ready_logits = self._guarded(self._prefill)
+        raw = self._guarded(self._forward)
         while True:
             state.step_index += 1
             self.check_cancelled()
@@ -235,7 +237,9 @@ class DecodingSession:
         state, room = self._state, self.draft_room
         check_draft(state, tokens)
         state.form = None
-        if room < 1 or (parents is not None and state.ready_logits is not None):
+        prompt_alone = state.step_index < 0 and state.recorder.keeps_states  # those of the prompt's forward are kept
+        has_root = state.ready_logits is not None or state.step_index < 0  # what is run already is no root of a tree
+        if room < 1 or prompt_alone or (parents is not None and has_root):
             state.draft = None
         elif parents is not None:
             form = tree_form(state, tokens, parents, counts, room)
@@ -283,7 +287,7 @@ class DecodingSession:
     def draft_scorer(self, *, share_randomness: bool = False) -> DraftScorer:
         if share_randomness and not isinstance(self._state.noise, SeededNoise):
             self._state.noise = SeededNoise(torch.randint(2**62, (self.rows,), device=self.device))
-        return DraftScorer(self._state)
+        return DraftScorer(self._state, share_randomness)
 
     def scorer(self, scorer: Any) -> Scorer:
         return Scorer(self._state, scorer)
@@ -300,8 +304,8 @@ class DecodingSession:
             noise = noise.of(self._state.first_rows)
         return drawn_from(noise, probabilities, count)
 
-    def uniform(self) -> Tensor:
-        return self._state.noise.uniform()
+    def uniform(self, count: int | None = None) -> Tensor:
+        return self._state.noise.uniform(count)
 
     def release(self) -> None:
         """The call has ended: let go of what refers back here.

@@ -104,6 +104,7 @@ class DecodeState:
         verifying: `[rows, k]`, long: the draft that is being verified.
         climbing: whether that draft is a tree, of which no row has its path yet.
         judging: whether criteria are asked about tokens of a commit, behind each row's last one.
+        draws_guesses: whether guesses are drawn with torch's generator, as transformers' assistant draws them.
         ready_logits: `[rows, vocab]`: of the next forward, where `Step.look` has run it already.
         stop_flag: one bool on the device: the strategy wants to stop after this step.
         reordered: `[rows]`, long: which rows this step's commit made the rows continue; None for themselves.
@@ -144,6 +145,7 @@ class DecodeState:
     verifying: Tensor | None = None
     climbing: bool = False
     judging: bool = False
+    draws_guesses: bool = False
     ready_logits: Tensor | None = None
     stop_flag: Tensor | None = None
     reordered: Tensor | None = None

@@ -45,6 +45,10 @@ class DecodingStep:
         self._scores.scores = value
 
     @property
+    def each_scores(self) -> Tensor:
+        return self._scores.each_scores
+
+    @property
     def log_probabilities(self) -> Tensor:
         return self._scores.log_probabilities
 

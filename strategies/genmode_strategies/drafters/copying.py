@@ -12,19 +12,24 @@ is run, of the longest allowed and its halves down to 0.
 
 a is learnt from every step: where no draft was run, the first token that would have been is compared with the
 one that was chosen. As long as a is too low for any draft, this is done in one step of four only, and of up to
-sixteen while nothing agrees at all. On a device a and f are known one step late. What is decoded depends on none
-of this.
+sixteen while nothing agrees at all. On a device a and f are known one step late.
+
+What is decoded depends on none of this in greedy search and under `seed=`. Where it does, since the verification looks at
+the draft, or transformers' draws for one row are to be met, all that there is to copy is run in every step, as far as
+tokens follow in the text and none of them ends a row: that is transformers' draft, which also ends before a token that the
+call's processors mask.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 import genmode
 from genmode import host_sync
+from genmode.contract import Replay
+
+from .loop import draws_freely
 
 FORGET = 0.9
 """Weight of what was learnt before, at each step."""
@@ -38,43 +43,60 @@ SELDOM = (4, 16)
 """Steps from one look to the next while no draft is worth it, at first and at most."""
 
 
-class CopyDrafter:
-    """See `genmode_strategies.drafters.verification.Drafter`.
+class CopyDrafter(genmode.Drafter):
+    """Copies what `look` finds; for subclasses, which say where, and give `longest` and `most`."""
 
-    Args:
-        session: the session.
-        look: finds a draft of `count` tokens for each row; `look(tokens, lengths, starts, longest, count)` gets three
-            tensors of a `History` and returns the draft, `[rows, count]`, long, and which rows have one, `[rows]`, bool.
-            It is replayed.
-        longest: longest ending to look for, in tokens.
-        most: the longest draft.
-    """
+    @staticmethod
+    def look(tokens: Tensor, lengths: Tensor, starts: Tensor, longest: int, count: int) -> tuple[Tensor, Tensor]:
+        """Find a draft of `count` tokens for each row; a function that is replayed.
 
-    def __init__(
-        self, session: genmode.Session, look: Callable[..., tuple[Tensor, Tensor]], longest: int, most: int
-    ) -> None:  # fmt: skip
-        most = max(1, min(most, session.max_length - session.prompt_length))
-        self.session, self.look, self.longest, self.most = session, look, min(longest, session.max_length), most
-        self.lengths = [0] + [most >> shift for shift in reversed(range(most.bit_length()))]
+        Args:
+            tokens, lengths, starts: of a `History`.
+            longest: longest ending to look for, in tokens.
+            count: how many tokens to draft.
+
+        Returns:
+            The draft `[rows, count]`, long, and how much of it follows in the text, `[rows]`, long; 0 for no draft.
+        """
+        raise NotImplementedError
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The longest ending that is looked for, and the longest draft."""
+        raise NotImplementedError
+
+    def begin(self, session: genmode.Session, verification: genmode.Verification | None) -> None:
+        longest, most = self.sizes
+        self.longest = min(longest, session.max_length)
+        self.most = max(1, min(most, session.max_length - session.prompt_length))
+        self.lengths = [0] + [self.most >> shift for shift in reversed(range(self.most.bit_length()))]
         self.free = free_tokens(session)
         self.agreed, self.tried = PRIOR
         self.share = 1.0
         self.at_once = host_sync.is_free(session.device)
+        self.whole = verification is not None and (
+            genmode.Trait.COUPLES not in verification.traits
+            or (session.rows == 1 and self.at_once and draws_freely(session))
+        )
+        self.ends = torch.tensor(session.eos_token_ids, dtype=torch.long, device=session.device)
         self.readback = session.async_readback(4)
+        self.replay: Replay | None = session.replay
         self.rest, self.pause = 0, SELDOM[0]
         self.copied: Tensor | None = None  # [rows, most]: the last draft, whether it was run or not
         self.found: Tensor | None = None
 
-    def draft(self) -> Tensor | None:
-        session = self.session
+    def draft(self, session: genmode.Session) -> genmode.Draft | None:
         if self.rest:
             self.rest, self.copied = self.rest - 1, None
             return None
         history = session.history
         # on a device one shape for all steps, since each is another recording
         tokens = history.tokens if self.at_once else session.replay.buffer(session.max_length + 1)
-        copied, found = session.replay(self.look, tokens, history.lengths, history.starts, self.longest, self.most)
-        found = found & session.unfinished
+        copied, counts = session.replay(self.look, tokens, history.lengths, history.starts, self.longest, self.most)
+        counts = counts * session.unfinished
+        if self.whole:
+            return self.all_of(copied, counts)
+        found = counts > 0
         self.copied, self.found = copied, found
         if self.at_once:
             running = int(session.unfinished.sum())
@@ -83,13 +105,20 @@ class CopyDrafter:
         width = best_length(self.lengths, rate, self.share, session.rows, self.free)
         if width == 0 and best_length(self.lengths, rate, 1.0, session.rows, self.free) == 0:
             self.rest, self.pause = self.pause - 1, min(2 * self.pause, SELDOM[1])
-        return copied[:, :width] if width else None
+        return genmode.Draft(copied[:, :width]) if width else None
+
+    def all_of(self, copied: Tensor, counts: Tensor) -> genmode.Draft | None:
+        """All that there is to copy, up to the end of a text."""
+        ended = torch.isin(copied, self.ends).long().cumsum(1) > 0
+        counts = torch.minimum(counts, (~ended).sum(1))
+        width = int(counts.max()) if self.at_once else copied.shape[1]
+        return genmode.Draft(copied[:, :width], counts=counts) if width else None
 
     def learn(self, step: genmode.Step, chosen: Tensor, agreed: Tensor, running: Tensor) -> None:
-        if self.copied is None or self.found is None:
+        if self.copied is None or self.found is None or self.replay is None:
             return
         width = 1 if step.draft is None else min(step.draft.shape[1], self.copied.shape[1])
-        seen = self.readback.exchange(self.session.replay(compared, self.copied, chosen, self.found, running, width))
+        seen = self.readback.exchange(self.replay(compared, self.copied, chosen, self.found, running, width))
         if seen is None:
             return
         numbers = seen.tolist()
@@ -99,6 +128,9 @@ class CopyDrafter:
             self.agreed = FORGET * self.agreed + numbers[0]
             self.tried = FORGET * self.tried + numbers[1]
         self.share = numbers[2] / max(numbers[3], 1)
+
+    def reset(self) -> None:
+        self.copied = self.found = self.replay = None
 
 
 def compared(copied: Tensor, chosen: Tensor, found: Tensor, running: Tensor, width: int) -> Tensor:

@@ -13,8 +13,8 @@ Not supported: encoder-decoder models, and assistants that read the model's keys
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 import transformers.generation.candidate_generator as generators
@@ -23,20 +23,22 @@ from transformers.utils.generic import ModelOutput
 
 import genmode
 
+from .sources import refuse_others
 
-class GeneratorDrafter:
-    """See `genmode_strategies.drafters.verification.Drafter`.
 
-    Args:
-        session: the session, before its first step.
-        make: makes a generator, given the generation config.
-    """
+class GeneratorDrafter(genmode.Drafter):
+    """Has a generator of transformers draft for each row; for subclasses, which say which one."""
 
-    def __init__(self, session: genmode.Session, make: Callable[[Any], Any]) -> None:
-        self.session = session
+    needs: ClassVar[frozenset[genmode.Need]] = frozenset({genmode.Need.HIDDEN_STATES})
+
+    def open(self, session: genmode.Session, config: Any) -> Any:
+        """A generator that was not used yet, given the generation config."""
+        raise NotImplementedError
+
+    def begin(self, session: genmode.Session, verification: genmode.Verification | None) -> None:
         config = copy.copy(session.generation_config)
         config.do_sample, config.max_length = False, session.max_length
-        first = make(config)
+        first = self.open(session, config)
         self.generators = [fresh(first) for _ in range(session.rows)]
         self._begun = False
         self._states: tuple[Tensor, ...] = ()
@@ -45,8 +47,8 @@ class GeneratorDrafter:
     def learn(self, step: genmode.Step, chosen: Tensor, agreed: Tensor, running: Tensor) -> None:
         self._states, self._agreed = tuple(step.outputs["hidden_states"]), agreed
 
-    def draft(self) -> Tensor | None:
-        session, history = self.session, self.session.history
+    def draft(self, session: genmode.Session) -> genmode.Draft | None:
+        history = session.history
         if self._agreed is None or session.draft_room < 1:
             return None
         rows = zip(
@@ -62,7 +64,11 @@ class GeneratorDrafter:
         if width == 0:
             return None
         filled = [(guess + [guess[-1] if guess else 0] * width)[:width] for guess in guesses]
-        return torch.tensor(filled, device=session.device)
+        counts = torch.tensor([len(guess) for guess in guesses], device=session.device)
+        return genmode.Draft(torch.tensor(filled, device=session.device), counts=counts)
+
+    def reset(self) -> None:
+        self.generators, self._states, self._agreed = [], (), None
 
     def _guess(self, row: int, ids: Tensor, matches: int, start: int) -> list[int]:
         front = 0 if self._begun else start  # the first forward ran the padding as well
@@ -100,18 +106,59 @@ def generator_class(name: str, flag: str) -> Any:
     return found
 
 
-def mtp_drafter(session: genmode.Session) -> GeneratorDrafter:
-    """Drafts of the heads that come with the model.
+class MtpDrafter(GeneratorDrafter):
+    """Drafts with the heads that the model ships. Shapes: drafts `[rows, k]`, k being how many heads there are."""
 
-    Raises:
-        UnsupportedError: the model has no such heads.
-    """
-    cls = generator_class("MTPCandidateGenerator", "use_mtp=True")
-    return GeneratorDrafter(session, lambda config: cls(session.model, config, {}))
+    contract_version = 1
+    name = "mtp"
+    paper = "Gloeckle et al. 2024, Multi-token Prediction, https://arxiv.org/abs/2404.19737"
+
+    @classmethod
+    def asked_for(cls, call: Mapping[str, Any]) -> bool:
+        return bool(call.get("use_mtp"))
+
+    @classmethod
+    def validate(cls, params: Any, call: Mapping[str, Any]) -> None:
+        refuse_others(cls.name, call, "use_mtp")
+        check_decoder(cls.name, call["model"])
+        if getattr(call["model"].config.get_text_config(), "num_mtp_layers", None) is None:
+            raise genmode.UnsupportedError(
+                f"use_mtp=True: {type(call['model']).__name__} ships no heads that predict several tokens (its config has "
+                "no num_mtp_layers); draft with assistant_model or prompt_lookup_num_tokens instead"
+            )
+
+    def open(self, session: genmode.Session, config: Any) -> Any:
+        return generator_class("MTPCandidateGenerator", "use_mtp=True")(session.model, config, {})
 
 
-def dflash_drafter(session: genmode.Session) -> GeneratorDrafter:
-    """Drafts of a DFlash model, which is the call's assistant."""
-    cls = generator_class("DFlashTokenCandidateGenerator", "speculation_type='dflash'")
-    ends = session.model.get_input_embeddings(), session.model.get_output_embeddings()
-    return GeneratorDrafter(session, lambda config: cls(session.assistant_model, *ends, config))
+class DFlashDrafter(GeneratorDrafter):
+    """Drafts with a DFlash model, the call's assistant. Shapes: drafts `[rows, k]`, k being what it denoises at a time."""
+
+    contract_version = 1
+    name = "dflash"
+
+    @classmethod
+    def asked_for(cls, call: Mapping[str, Any]) -> bool:
+        return call.get("speculation_type") == "dflash"
+
+    @classmethod
+    def validate(cls, params: Any, call: Mapping[str, Any]) -> None:
+        refuse_others(cls.name, call, "assistant_model")
+        check_decoder(cls.name, call["model"])
+        assistant = call.get("assistant_model")
+        if getattr(getattr(assistant, "config", None), "target_layer_ids", None) is None:
+            given = "nothing was given" if assistant is None else f"{type(assistant).__name__} is none"
+            raise genmode.ParameterError(f"speculation_type='dflash' needs a DFlash model as assistant_model; {given}")
+
+    def open(self, session: genmode.Session, config: Any) -> Any:
+        cls = generator_class("DFlashTokenCandidateGenerator", "speculation_type='dflash'")
+        ends = session.model.get_input_embeddings(), session.model.get_output_embeddings()
+        return cls(session.assistant_model, *ends, config)
+
+
+def check_decoder(name: str, model: Any) -> None:
+    """Refuse a model with an encoder."""
+    if model.config.is_encoder_decoder:
+        raise genmode.UnsupportedError(
+            f"drafter {name!r} drafts for decoder-only models; {type(model).__name__} is none"
+        )

@@ -10,8 +10,43 @@ Useful where several results are decoded from one prompt (`num_return_sequences`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from pydantic import Field
 from torch import Tensor
+
+import genmode
+
+from .copying import CopyDrafter
+from .sources import refuse_others
+
+
+class SuffixDrafter(CopyDrafter):
+    """Copies what followed a row's last tokens in any row. Shapes: drafts `[rows, suffix_lookup_num_tokens]`."""
+
+    contract_version = 1
+    name = "suffix"
+    paper = "Oliaro et al. 2024, SuffixDecoding, https://arxiv.org/abs/2411.04975"
+
+    class Params(genmode.Params):
+        """Parameters of suffix lookup."""
+
+        suffix_lookup_num_tokens: int = Field(10, ge=1, description="tokens drafted for each forward, at most")
+        max_suffix_size: int = Field(4, ge=1, description="longest ending that is looked up")
+
+    @classmethod
+    def validate(cls, params: Any, call: Mapping[str, Any]) -> None:
+        refuse_others(cls.name, call, None)
+
+    @staticmethod
+    def look(tokens: Tensor, lengths: Tensor, starts: Tensor, longest: int, count: int) -> tuple[Tensor, Tensor]:
+        return look_everywhere(tokens, lengths, starts, longest, count)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return self.params.max_suffix_size, self.params.suffix_lookup_num_tokens
 
 
 def look_everywhere(
@@ -25,7 +60,7 @@ def look_everywhere(
         count: how many tokens to draft.
 
     Returns:
-        The draft `[rows, count]`, long, and which rows have one, `[rows]`, bool.
+        The draft `[rows, count]`, long, and how much of it follows in the text, `[rows]`, long; 0 for no draft.
     """
     width = tokens.shape[1]
     rows, columns = torch.arange(len(tokens), device=tokens.device), torch.arange(width, device=tokens.device)
@@ -47,4 +82,5 @@ def look_everywhere(
     source, column = place // width, place % width
     picked = column[:, None] + 1 + torch.arange(count, device=tokens.device)
     picked = torch.minimum(picked.clamp(max=width - 1), lengths[source][:, None] - 1)
-    return tokens[source[:, None], picked], best > 0
+    follow = (lengths[source] - 1 - column).clamp(max=count)
+    return tokens[source[:, None], picked], follow.where(best > 0, 0)

@@ -15,43 +15,62 @@ Processors act on the first model's tokens and cannot act on such a draft.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 import genmode
 
-from .draft_lengths import Constant
+from .assistants import AssistantParams, asks_for_assistant, check_assistant, lengths_of, of_other_words, wanted
+from .sources import refuse_others
 from .streams import Streams, Texts
 
 
-class TextDrafter:
-    """See `genmode_strategies.drafters.verification.Drafter`.
+class TextDrafter(genmode.Drafter):
+    """Has a model with another tokenizer go on with the rows' text. Shapes: drafts `[rows, k]`, k as the text has it."""
 
-    Args:
-        session: the session, before its first step, with an assistant and both tokenizers.
-        lengths: how many of its tokens the draft model drafts.
-        threshold: a row that drafts a token less probable than this is no longer sure; 0 for none.
-        target_lookbehind, assistant_lookbehind: tokens that are encoded again.
-    """
+    contract_version = 1
+    name = "assistant_text"
+    paper = "Universal assisted generation 2024, https://huggingface.co/blog/universal_assisted_generation"
 
-    def __init__(
-        self, session: genmode.Session, lengths: Constant, threshold: float, target_lookbehind: int,
-        assistant_lookbehind: int,
-    ) -> None:  # fmt: skip
-        self.session, self.lengths, self.threshold = session, lengths, threshold
+    class Params(AssistantParams):
+        """Parameters of drafting through text."""
+
+        assistant_lookbehind: int = Field(10, ge=1, description="tokens of another tokenizer that are encoded again")
+        target_lookbehind: int = Field(10, ge=1, description="tokens of the model's that are encoded again")
+
+    @classmethod
+    def asked_for(cls, call: Mapping[str, Any]) -> bool:
+        return asks_for_assistant(call) and not call.get("do_sample") and of_other_words(call)
+
+    @classmethod
+    def validate(cls, params: Any, call: Mapping[str, Any]) -> None:
+        refuse_others(cls.name, call, "assistant_model")
+        check_assistant(cls.name, call)
+        if not of_other_words(call):
+            raise genmode.ParameterError(
+                "drafter 'assistant_text' hands text over between two tokenizers; pass tokenizer and assistant_tokenizer that "
+                "differ, or name draft='assistant'"
+            )
+
+    def begin(self, session: genmode.Session, verification: genmode.Verification | None) -> None:
+        assistant = session.assistant_model
+        self.lengths = lengths_of(session, self.params, assistant)
+        self.threshold: float = wanted(self.params, "assistant_confidence_threshold", assistant)
         self.target, self.assistant = Coder(session.tokenizer), Coder(session.assistant_tokenizer)
-        self.back, self.assistant_back = target_lookbehind, assistant_lookbehind
-        self.texts, self.streams = Texts(session), Streams(session, session.assistant_model)
+        self.back: int = wanted(self.params, "target_lookbehind", assistant)
+        self.assistant_back: int = wanted(self.params, "assistant_lookbehind", assistant)
+        self.texts, self.streams = Texts(session), Streams(session, assistant)
 
-    def draft(self) -> Tensor | None:
-        session = self.session
+    def draft(self, session: genmode.Session) -> genmode.Draft | None:
         count = min(self.lengths.now, session.draft_room)
         if count < 1:
             return None
         self._read()
-        drafted = self._guess(count)
+        drafted = self._guess(count, session.unfinished)
         rows = [
             self._handed_over(text, read, guess) if running else []
             for text, read, guess, running in zip(
@@ -62,11 +81,16 @@ class TextDrafter:
         if width == 0:
             return None
         filled = [(row + [row[-1] if row else 0] * width)[:width] for row in rows]
-        return torch.tensor(filled, device=session.device).clamp(max=session.vocab_size - 1)
+        tokens = torch.tensor(filled, device=session.device).clamp(max=session.vocab_size - 1)
+        return genmode.Draft(tokens, counts=torch.tensor([len(row) for row in rows], device=session.device))
 
     def learn(self, step: genmode.Step, chosen: Tensor, agreed: Tensor, running: Tensor) -> None:
         if step.draft is not None:
             self.lengths.learn(step.draft.shape[1], agreed, running)
+
+    def reset(self) -> None:
+        self.__dict__.pop("texts", None)
+        self.__dict__.pop("streams", None)
 
     def _read(self) -> None:
         """Bring the draft model's tokens up to date with the rows' text."""
@@ -81,9 +105,9 @@ class TextDrafter:
                 result = joined(self.streams.rows[row], old, self.assistant.ids(self.target.text(text[window:])))
             self.streams.rows[row] = result or self.assistant.ids(self.target.text(text), special=True) or [0]
 
-    def _guess(self, count: int) -> list[list[int]]:
-        """How the draft model goes on, in its own tokens."""
-        logits, sure = self.streams.begin(), self.session.unfinished
+    def _guess(self, count: int, sure: Tensor) -> list[list[int]]:
+        """How the draft model goes on, in its own tokens; `sure`, `[rows]`, bool, are the rows that are still decoded."""
+        logits = self.streams.begin()
         guess: list[Tensor] = []
         while True:
             tokens = logits.argmax(-1)

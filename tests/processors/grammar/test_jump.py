@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import genmode
-from genmode_strategies.drafters.verification import joined
+from genmode_strategies.drafters.loop import joined
 
 from .support import ANY_GRAMMAR, SCHEMA, ids, model, needs, prompts, tokenizer
 
@@ -88,5 +88,5 @@ def test_streams_come_whole() -> None:
 
 def test_what_is_known_goes_before_a_draft() -> None:
     draft, known = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[7, 8, 9], [0, 0, 0]])
-    assert joined(draft, known, torch.tensor([3, 0])).tolist() == [[7, 8, 9], [3, 4, 4]]
-    assert joined(None, known, torch.tensor([3, 0])).tolist() == known.tolist()
+    assert joined(genmode.Draft(draft), known, torch.tensor([3, 0])).tokens.tolist() == [[7, 8, 9], [3, 4, 4]]
+    assert joined(None, known, torch.tensor([3, 0])).tokens.tolist() == known.tolist()

@@ -32,7 +32,7 @@ PACKAGES = ("genmode", "genmode.contract", "genmode.host_sync", "genmode.samplin
 CALLS = ("generate", "explain", "stream", "attach", "detach", "register", "components", "configure", "refresh", "trace")
 
 
-LIMITS = {"Session": 40, "Step": 13, "History": 8, "LogitsProcessor": 12}
+LIMITS = {"Session": 40, "Step": 14, "History": 8, "LogitsProcessor": 12}
 """How many public members these may have, so that the contract stays small enough to keep."""
 
 

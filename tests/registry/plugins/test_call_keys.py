@@ -28,7 +28,7 @@ def test_what_follows_by_hand() -> None:
     assert set(OWN_ARGUMENTS) - RESERVED == {
         "prefix_allowed_tokens_fn", "negative_prompt_ids", "negative_prompt_attention_mask",
     }  # fmt: skip
-    assert {"strategy", "processors", "criteria", "genmode"} == SAVED
+    assert {"strategy", "processors", "criteria", "draft", "verify", "genmode"} == SAVED
     assert SAVED - {"genmode"} == CONFIG_NAMING
     assert not [name for name, key in CALL_KEYS.items() if key.saved and not key.reserved]
 

@@ -77,9 +77,7 @@ class Case:
     @property
     def argument(self) -> str:
         """The argument of `genmode.generate` that takes the component."""
-        return {"strategies": "strategy", "processors": "processors", "criteria": "criteria"}.get(
-            self.kind, "watermark"
-        )
+        return self.kind.argument
 
     def make(self) -> Any:
         """A fresh object of the component."""
@@ -139,7 +137,8 @@ class Case:
     def _way(self) -> dict[str, Any]:
         if self.kind == "strategies":
             return {self.argument: self.component.name, **self.values}
-        return {self.argument: self.make()}
+        beside = {"draft": "prompt_lookup", "do_sample": True} if self.kind == "verifications" else {}
+        return {self.argument: self.make(), **beside}
 
 
 Subject = Case | Component | type[Component] | str

@@ -13,7 +13,7 @@ from torch import Tensor
 import genmode
 from genmode import host_sync
 from genmode.testing.harness.models import VOCAB, near, prompt, tiny
-from genmode_strategies.drafters.verification import agreeing, decode_with
+from genmode_strategies.drafters.loop import agreeing
 
 
 def test_agreeing() -> None:
@@ -23,15 +23,16 @@ def test_agreeing() -> None:
     assert agreeing(None, chosen).tolist() == [0, 0, 0]
 
 
-class Ahead:
+class Ahead(genmode.Drafter):
     """Drafts five tokens that are known to be right, and notes how many were run and how many agreed."""
 
-    def __init__(self, session: genmode.Session, right: Tensor) -> None:
-        self.session, self.right, self.seen = session, right, list[tuple[list[int], int]]()
+    contract_version = 1
+    right: Tensor
+    seen: list[tuple[list[int], int]]
 
-    def draft(self) -> Tensor | None:
-        length = int(self.session.history.lengths[0])
-        return self.right[:, length : length + 5]
+    def draft(self, session: genmode.Session) -> genmode.Draft | None:
+        length = int(session.history.lengths[0])
+        return genmode.Draft(self.right[:, length : length + 5])
 
     def learn(self, step: genmode.Step, chosen: Tensor, agreed: Tensor, running: Tensor) -> None:
         if step.draft is not None:
@@ -40,23 +41,14 @@ class Ahead:
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_draft_that_a_device_fills_up(late: bool) -> None:
-    inputs, model, found = prompt("llama", 1), tiny("llama"), list[Ahead]()
-    right = model.generate(**inputs, do_sample=False, max_new_tokens=30)
-
-    class Guessing(genmode.Strategy):
-        contract_version = 1
-        needs = frozenset({genmode.Need.ROLLBACK})
-
-        def decode(self, session: genmode.Session, params: Any) -> None:
-            found.append(Ahead(session, right))
-            decode_with(found[0], session, sample=False)
-
+    inputs, model, ahead = prompt("llama", 1), tiny("llama"), Ahead()
+    ahead.right, ahead.seen = model.generate(**inputs, do_sample=False, max_new_tokens=30), []
     with host_sync.late_host() if late else nullcontext():
-        ours = genmode.generate(model, **inputs, strategy=Guessing, max_new_tokens=14)
+        ours = genmode.generate(model, **inputs, draft=ahead, do_sample=False, max_new_tokens=14)
     start = inputs["input_ids"].shape[1]
-    assert torch.equal(ours, right[:, : start + 14])
-    draft, agreed = found[0].seen[0]
-    wanted = right[0, start + 1 : start + 6].tolist()
+    assert torch.equal(ours, ahead.right[:, : start + 14])
+    draft, agreed = ahead.seen[0]
+    wanted = ahead.right[0, start + 1 : start + 6].tolist()
     assert draft == [*wanted, wanted[-1]] if late else wanted
     assert agreed == 5
 

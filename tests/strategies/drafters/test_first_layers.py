@@ -7,7 +7,7 @@ import torch
 
 import genmode
 from genmode.testing.harness.models import VOCAB, fresh, ids, tiny
-from genmode_strategies.drafters.early_exit import first_layers
+from genmode_strategies.drafters.first_layers import first_layers
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3", "llava"])
