@@ -1,4 +1,4 @@
-"""Every built-in strategy passes the conformance kit."""
+"""Every built-in strategy, drafter and verification passes the conformance kit."""
 
 from __future__ import annotations
 
@@ -46,13 +46,21 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
 }
 """What a strategy needs to run."""
 
+DRAFTERS: Mapping[str, Mapping[str, Any]] = {
+    "assistant": {"call": lambda family: {"assistant_model": near(family)}, "params": {"num_assistant_tokens": 3}},
+    "early_exit": {}, "prompt_lookup": {}, "suffix": {},
+}  # fmt: skip
+"""Drafters that the models of the kit have all that they need for, and what else."""
+
 
 def cases() -> list[Case]:
     host = plain_host()
     names = [info.name for info in host.components("strategies")]
     if not hasattr(transformers, "MuseGlimmerAssistantConfig"):  # of transformers from 5.20 on
         names.remove("multi_token_prediction")
-    return [Case(host.get("strategies", name), **CALLS.get(name, {})) for name in names]
+    found = [Case(host.get("strategies", name), **CALLS.get(name, {})) for name in names]
+    found += [Case(host.get("drafters", name), **call) for name, call in DRAFTERS.items()]
+    return [*found, *(host.get("verifications", info.name) for info in host.components("verifications"))]
 
 
 @parametrize_with_checks(cases())

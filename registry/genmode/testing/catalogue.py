@@ -20,15 +20,28 @@ def checks_of(kind: str) -> tuple[Check, ...]:
         )
     from .checks import (
         declarations,
+        drafts,
         flags,
         marks,
         scores,
         step_by_step,
         strategy_conduct,
         strategy_results,
+        verifying,
         whole_calls,
     )
 
-    order = (declarations, strategy_results, strategy_conduct, scores, flags, step_by_step, whole_calls, marks)
+    order = (
+        declarations,
+        strategy_results,
+        strategy_conduct,
+        scores,
+        flags,
+        step_by_step,
+        whole_calls,
+        marks,
+        drafts,
+        verifying,
+    )
     places = {module.__name__: place for place, module in enumerate(order)}
     return tuple(sorted(declared(Kind(kind)), key=lambda one: places[one.function.__module__]))

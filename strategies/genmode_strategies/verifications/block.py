@@ -46,7 +46,7 @@ class Block(genmode.Verification):
 
     def behind(self, p: Tensor, q: Tensor, draft: Tensor, counts: Tensor, taken: Tensor) -> Tensor:
         weight = weights(p, q, draft).gather(1, taken[:, None])
-        here, inside = row_at(p, taken), taken < counts
+        here, inside = row_at(p, taken), (taken < counts) & (weight[:, 0] > 0)  # 0: nowhere that a row gets to
         return left_over(torch.where(inside[:, None], weight * here, here), row_at(q, taken), inside)
 
 

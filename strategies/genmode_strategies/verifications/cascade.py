@@ -6,7 +6,7 @@ Narasimhan et al. 2024, "Faster Cascades via Speculative Decoding" (https://arxi
     rule "opt":  r = 1 if max q < max p - alpha TV(p, q), else 0      TV(p, q) = sum_v |p(v) - q(v)| / 2
     rule "chow": r = 1 if max q < 1 - alpha, else 0
 
-r is 1 as well where p has nothing of what q may draw. Each drafted token is distributed as pi. The token behind a whole draft has no q, and is the model's. With the greater
+q is cut to the tokens that p has, so that what processors mask is never taken. Each drafted token is distributed as pi. The token behind a whole draft has no q, and is the model's. With the greater
 alpha, more is left to the drafter: from 1 on all, and at -2 nothing, which is rejection.
 """
 
@@ -51,5 +51,6 @@ class Cascade(genmode.Verification):
             asks = surest < 1 - alpha
         else:
             asks = surest < p.amax(-1) - alpha * (p - q).abs().sum(-1) / 2
-        forbidden = (q * (p > 0)).sum(-1) == 0  # a copy knows nothing of what the processors mask
-        return torch.where((asks | forbidden)[..., None], p, q)
+        allowed = q * (p > 0)  # a drafter may know nothing of what the processors mask
+        mass = allowed.sum(-1, keepdim=True)
+        return torch.where(asks[..., None] | (mass == 0), p, torch.where(mass < 1, allowed / mass, q))

@@ -32,7 +32,7 @@ from .test_strategy_checks import KitGate
 from .test_watermarker_checks import KitGreen
 from .wrong import variant
 
-LEAST: dict[Kind, int] = {"strategies": 25, "processors": 15, "criteria": 10, "watermarkers": 10}
+LEAST: dict[Kind, int] = {"strategies": 25, "processors": 15, "criteria": 10, "watermarkers": 10, "drafters": 6, "verifications": 6}
 
 
 @pytest.mark.parametrize("kind", LEAST)
@@ -176,7 +176,7 @@ def test_new_refuses_what_it_cannot_write(tmp_path: Path) -> None:
 
 @pytest.mark.packaging
 def test_generated_packages_pass_as_they_are(tmp_path: Path) -> None:
-    """All four, installed as wheels are, found by their entry points, their own tests run in one process."""
+    """All kinds, installed as wheels are, found by their entry points, their own tests run in one process."""
     kinds = [kind.noun for kind in COMPONENT_KINDS]
     target, packages = tmp_path / "site", [tmp_path / kind for kind in kinds]
     for kind, package in zip(kinds, packages, strict=True):

@@ -49,7 +49,7 @@ def name(case: Case) -> None:
     """The public name is a plain word, and the one that the class itself has: the entry point's name would win over
     another, and messages and the README would then speak of different things.
     """
-    own = getattr(case.component, "_own_name", case.component.name)
+    own = vars(case.component).get("_own_name", case.component.name)
     require(
         own == case.component.name,
         f"the entry point calls it {case.component.name!r} and the class {own!r}; give both one name",
