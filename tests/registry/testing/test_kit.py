@@ -32,7 +32,14 @@ from .test_strategy_checks import KitGate
 from .test_watermarker_checks import KitGreen
 from .wrong import variant
 
-LEAST: dict[Kind, int] = {"strategies": 25, "processors": 15, "criteria": 10, "watermarkers": 10, "drafters": 6, "verifications": 6}
+LEAST: dict[Kind, int] = {
+    "strategies": 25,
+    "processors": 15,
+    "criteria": 10,
+    "watermarkers": 10,
+    "drafters": 6,
+    "verifications": 6,
+}
 
 
 @pytest.mark.parametrize("kind", LEAST)
