@@ -45,6 +45,8 @@ def compilable(pattern: str) -> str:
             warnings.simplefilter("error", FutureWarning)  # "[[" and the like, which libraries read differently
             re.compile(pattern)
         regex.compile(pattern)
+    except RecursionError:  # its traceback has a frame for each group
+        raise ValueError(f"{pattern[:80]!r} has groups that stand too deep within each other") from None
     except (re.error, regex.error, FutureWarning) as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
     return pattern

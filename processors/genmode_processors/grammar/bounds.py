@@ -21,16 +21,21 @@ WALL = 60
 _WORKER = Path(__file__).with_name("worker.py")
 
 
-def apart(engine: str, *given: Any) -> Any:
+def apart(job: str, *given: Any) -> Any:
     """What `worker` makes of the arguments, in a process of its own.
+
+    Args:
+        job: one of `worker.JOBS`: the engine, and what of it behind a colon.
+        given: what the job takes.
 
     Raises:
         ValueError: the engine refuses it, or it takes too long or too much memory.
     """
-    job = pickle.dumps((sys.path, SECONDS, MEGABYTES, engine, given))
+    engine = job.partition(":")[0]
+    message = pickle.dumps((sys.path, SECONDS, MEGABYTES, job, given))
     command = [sys.executable, "-I", str(_WORKER)]
     try:
-        done = subprocess.run(command, input=job, capture_output=True, timeout=WALL, check=False)
+        done = subprocess.run(command, input=message, capture_output=True, timeout=WALL, check=False)
     except subprocess.TimeoutExpired as error:
         raise ValueError(_too_much(engine)) from error
     if done.returncode or not done.stdout:

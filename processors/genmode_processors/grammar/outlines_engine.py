@@ -107,9 +107,8 @@ class Compiler:
         elif wanted.kind == "json_schema":
             check_schema(wanted.schema, HELD)
             _check_said(wanted.schema)
-            regex = outlines_core.json_schema.build_regex_from_schema(
-                json.dumps(_quoted(spelled(_bounded(dated(wanted.schema)), "json"))), FREE if whitespace else ""
-            )
+            schema = json.dumps(_quoted(spelled(_bounded(dated(wanted.schema)), "json")))
+            regex = apart("outlines-core: schema", schema, FREE if whitespace else "")
         else:
             regex = "|".join(f"({re.escape(one)})" for one in wanted.choices)
         return Compiled(self._index(regex), self.words)

@@ -100,7 +100,10 @@ def wanted(given: Any) -> Wanted:
     if isinstance(given, (list, tuple)):
         return wanted({"choices": list(cast("list[Any]", given))})
     if isinstance(given, Mapping):
-        return _of_mapping(dict(cast("Mapping[str, Any]", given)))
+        try:
+            return _of_mapping(dict(cast("Mapping[str, Any]", given)))
+        except RecursionError:  # of json, or of re; its traceback has a frame for each part
+            raise ValueError("the grammar has parts that stand too deep within each other") from None
     if isinstance(given, str):
         raise ValueError(f"{short(given)} could be a regex, a schema or a grammar; say which: {FORMS}")
     raise ValueError(f"{short(given)} is no grammar; give {FORMS}")

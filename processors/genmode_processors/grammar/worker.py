@@ -34,6 +34,13 @@ def outlines_core(regex: str, end: int, tokens: dict[bytes, list[int]]) -> Any:
     return engine.Index(regex, engine.Vocabulary(end, tokens))
 
 
+def outlines_regex(schema: str, space: str) -> str:
+    """The regex of a schema, which doubles with every array within another."""
+    engine: Any = importlib.import_module("outlines_core")
+    regex: str = engine.json_schema.build_regex_from_schema(schema, space)
+    return regex
+
+
 def lm_format_enforcer(patterns: list[str]) -> None:
     """Build the automaton of each pattern as lm-format-enforcer does, which builds it again."""
     interegular: Any = importlib.import_module("interegular")
@@ -41,15 +48,19 @@ def lm_format_enforcer(patterns: list[str]) -> None:
         interegular.parse_pattern(pattern).to_fsm()
 
 
-ENGINES: dict[str, Callable[..., Any]] = {"outlines-core": outlines_core, "lm-format-enforcer": lm_format_enforcer}
+JOBS: dict[str, Callable[..., Any]] = {
+    "outlines-core": outlines_core,
+    "outlines-core: schema": outlines_regex,
+    "lm-format-enforcer": lm_format_enforcer,
+}
 
 
 def main() -> None:
-    path, seconds, megabytes, engine, given = pickle.load(sys.stdin.buffer)
+    path, seconds, megabytes, job, given = pickle.load(sys.stdin.buffer)
     sys.path[:] = path
     limit(seconds, megabytes)
     try:
-        answer = True, ENGINES[engine](*given)
+        answer = True, JOBS[job](*given)
     except MemoryError:
         raise
     except Exception as error:  # what an engine says of a pattern that it does not know is handed on

@@ -184,10 +184,12 @@ def refuse_large_numbers(values: Mapping[str, Any]) -> None:
         ParameterError: names the key.
     """
     for key, value in values.items():
-        if not is_secret(key) and _has_large(value):
-            raise ParameterError(
-                f"{key}={_short(repr(value))} is not allowed: it has a number beyond 64 bits, or float32"
-            )
+        try:
+            large = not is_secret(key) and _has_large(value)
+        except RecursionError:
+            raise ParameterError(f"{key} is not allowed: it has parts too deep within each other") from None
+        if large:
+            raise ParameterError(f"{key}={_short(value)} is not allowed: it has a number beyond 64 bits, or float32")
 
 
 def _has_large(value: Any) -> bool:
@@ -244,7 +246,7 @@ def explained(
     for error in errors:
         key = str(error["loc"][0]) if error["loc"] else ""
         place = ".".join(str(part) for part in error["loc"])
-        given, message = _short(repr(error["input"])), error["msg"]
+        given, message = _short(error["input"]), error["msg"]
         if is_secret(key):
             place, given = key, "a secret value"
             if error["type"] in _AUTHORS:
@@ -264,7 +266,12 @@ def explained(
     return ParameterError(without_secrets(f"{who}: " + "; ".join(lines), values))
 
 
-def _short(text: str) -> str:
+def _short(value: Any) -> str:
+    """The value in words, as many as a message can hold."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} with parts too deep within each other"
     return text if len(text) <= 120 else text[:117] + "..."
 
 

@@ -60,6 +60,11 @@ def test_what_counts_too_much_is_refused() -> None:
         StopRegex(stop_regex="((a{1000}){1000}){1000}")
 
 
+def test_what_stands_too_deep_is_refused() -> None:
+    with pytest.raises(ValueError, match="too deep within each other"):
+        StopRegex(stop_regex="(" * 5000 + "a" + ")" * 5000)
+
+
 def test_a_step_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop_regex, "SECONDS", 0.1)
     a, b = (BYTES.convert_tokens_to_ids(letter) for letter in "ab")

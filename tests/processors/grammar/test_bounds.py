@@ -57,6 +57,17 @@ def test_engines_that_build_one_do_it_apart(engine: str, inside: bool, monkeypat
     assert takes(asked("[ab]{2}", inside), engine, ['"ab"' if inside else "ab"]) == [True]
 
 
+def test_a_schema_whose_regex_doubles_with_each_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("outlines-core")
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(60):
+        schema = {"type": "array", "items": schema}
+    monkeypatch.setattr(bounds, "SECONDS", 1)
+    monkeypatch.setattr(bounds, "MEGABYTES", 512)
+    with pytest.raises(ValueError, match="it takes outlines-core more than 1 seconds or 512 megabytes"):
+        takes(schema, "outlines-core", [])
+
+
 def test_optional_counters_within_each_other() -> None:
     needs("xgrammar")
     with pytest.raises(ValueError, match="up to 900 in all"):

@@ -159,6 +159,15 @@ def test_a_wrong_value_says_key_given_allowed_and_component(values: dict[str, An
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize("container", [lambda one: [one], lambda one: {"a": one}], ids=["list", "dict"])
+def test_a_value_that_stands_too_deep_within_itself_is_refused(container: Callable[[Any], Any]) -> None:
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = container(deep)
+    with pytest.raises(ParameterError, match=r"sharpen_window.*too deep within each other"):
+        build_params(Sharpen, {"sharpen_window": deep})
+
+
 def test_what_is_missing_is_an_error_only_of_the_whole() -> None:
     with pytest.raises(ParameterError, match="strategy 'needy': needy_depth has to be given; allowed: int"):
         build_params(Needy, {})
