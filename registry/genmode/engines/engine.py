@@ -115,7 +115,8 @@ class Engine(Protocol):
     def select(self, rows: Tensor, within: bool) -> None:
         """Row i continues what row `rows[i]` was; `rows` is `[new rows]`, long.
 
-        `within` promises that each row continues one of the same input, so that prompts stay in place.
+        `within` promises that each row continues one of the same input, so that prompts stay in place. Without it `outputs`
+        follow as well.
         """
         ...
 

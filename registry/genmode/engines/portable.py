@@ -197,8 +197,6 @@ class PortableEngine:
         self.select(rows, False)
         if self._alone:
             self.outputs = join_outputs([one.outputs for one in self._alone])
-        else:
-            self.outputs = pick_outputs(self.outputs, rows)
 
     def look(self, tokens: Tensor, one_by_one: bool) -> tuple[Tensor, Tensor | None]:
         rows, count = tokens.shape
@@ -283,6 +281,10 @@ class PortableEngine:
             value = self.kwargs.get(key)
             if isinstance(value, Tensor) and not (key == "attention_mask" and self.model.config.is_encoder_decoder):
                 self.kwargs[key] = value[..., :-count]
+                if (
+                    key.endswith("position_ids") and value.shape[-1] == count
+                ):  # nothing that the next could be told from
+                    del self.kwargs[key]
         name = self._cache_name()
         if name is not None:
             caches.rewind_cache(self.kwargs[name], count)
@@ -308,6 +310,7 @@ class PortableEngine:
             return
         if not within:
             self.kwargs = self._selected(rows)
+            self.outputs = None if self.outputs is None else pick_outputs(self.outputs, rows)
         self.ids = self.ids.index_select(0, rows)
         cache, name, returned = self.cache(), self._cache_name(), self._returned_name()
         if cache is not None:

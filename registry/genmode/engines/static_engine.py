@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import UnsupportedError
 from ..hf import attention, generate
 from .engine import TreeForm
-from .outputs import last_hidden
+from .outputs import last_hidden, pick_outputs
 from .static_cache import StaticRowCache
 
 PLAIN_INPUTS = frozenset(
@@ -324,9 +324,11 @@ class StaticEngine:
             self.lengths = self.lengths.index_select(0, rows)
 
     def _select_layout(self, rows: Tensor) -> None:
-        """What belongs to the rows' prompts follows them; `rows` is `[new rows]`, long."""
+        """What belongs to the rows' prompts follows them, and what the last forward said; `rows` is `[new rows]`, long."""
         self.copies = self.copies if rows.shape[0] == self.rows else 1
         self.rows = rows.shape[0]
+        if self.extra and self.outputs is not None:
+            self.outputs = pick_outputs(self.outputs, rows)
         if self.visible is not None:
             self.visible = self.visible.index_select(0, rows)
         if self.shift.shape[0] > 1:

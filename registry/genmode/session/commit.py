@@ -126,7 +126,7 @@ def advance_unevenly(
         columns = state.decoded[:, None] + positions
         state.recorder.ragged(
             scores.each_logits, scores.each_scores if state.recorder.scores is not None else scores.each_logits,
-            columns, positions < counts[:, None], scores.outputs, history.prompt,
+            columns, positions < counts[:, None], state.engine.outputs, history.prompt,
         )  # fmt: skip
     if chain.stateful:
         last = tokens.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..engines.outputs import pick_outputs
 from ..sampling import candidates
 from ..sampling.selection import first_best, highest_values, log_softmax
 from .links import as_scores
@@ -68,13 +67,6 @@ class StepScores:
                 raw = raw.to(device=state.device, dtype=torch.float32)
             self.raw = raw if self.draft is None else self.raw
         return raw
-
-    @property
-    def outputs(self) -> Any:
-        """What the model returned, of the session's rows: the prompt's forward may have had fewer."""
-        state = self._state
-        outputs, sources = state.engine.outputs, state.sources
-        return outputs if state.step_index or sources is None else pick_outputs(outputs, sources)
 
     @property
     def given(self) -> Tensor:
@@ -251,7 +243,7 @@ class StepScores:
         recorder = self._state.recorder
         if recorder.active and not self._recorded:
             scores = self.scores if recorder.scores is not None else None
-            recorder.step(self.logits, scores, self.outputs)
+            recorder.step(self.logits, scores, self._state.engine.outputs)
         self._recorded = True
 
     def _draw(self, logits: Tensor, history: History) -> Tensor:

@@ -122,7 +122,6 @@ class DecodingSession:
         """The prompt's forward; rows that have come before it are given its results."""
         state = self._state
         raw, moved = state.engine.prefill(), state.moved
-        state.sources = moved
         follow(state)
         return raw if moved is None else raw.index_select(0, moved)
 

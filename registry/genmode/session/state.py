@@ -109,7 +109,6 @@ class DecodeState:
         stop_flag: one bool on the device: the strategy wants to stop after this step.
         reordered: `[rows]`, long: which rows this step's commit made the rows continue; None for themselves.
         moved: `[rows]`, long: which row of the engine each row is, where rows have come and gone since its last forward.
-        sources: `[rows]`, long: which row of the prompt's forward each row was; None for itself.
         ends: `[rows]`, long: the length at which a padded row had ended, in a population; a great number for others.
         begins: whether a loop over steps may begin.
         side_engines, draft_models: engines of models beside the first, and the draft models that have some of them.
@@ -150,7 +149,6 @@ class DecodeState:
     stop_flag: Tensor | None = None
     reordered: Tensor | None = None
     moved: Tensor | None = None
-    sources: Tensor | None = None
     begins: bool = True
     draft_models: list[Follower] = field(default_factory=list["Follower"])
     side_engines: list[Engine] = field(default_factory=list["Engine"])

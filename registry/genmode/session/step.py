@@ -58,7 +58,7 @@ class DecodingStep:
 
     @property
     def outputs(self) -> Any:
-        return self._scores.outputs
+        return self._state.engine.outputs
 
     def process(self, values: Tensor) -> Tensor:
         return self._scores.process(values)

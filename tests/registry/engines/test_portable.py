@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -166,3 +166,27 @@ def test_candidates_of_a_model_without_a_cache() -> None:
     flags: dict[str, Any] = {**prompt("llama", 2), "max_new_tokens": 6, "penalty_alpha": 0.6, "top_k": 4}
     cached = genmode.generate(fresh("llama"), **flags)
     assert torch.equal(genmode.generate(fresh("llama"), **flags, use_cache=False), cached)
+
+
+def test_a_prompt_of_one_token_is_read_again() -> None:
+    """Rows that begin again behind it leave nothing in the cache; positions are made anew."""
+
+    class Again(genmode.Strategy):
+        contract_version = 1
+        name = "again"
+        needs: ClassVar[frozenset[genmode.Need]] = frozenset({genmode.Need.POPULATION, genmode.Need.ROLLBACK})
+
+        def decode(self, session: genmode.Session, params: genmode.Params) -> None:
+            for _ in range(2):
+                for step in session.steps():
+                    step.commit(step.best())
+                session.restart(torch.ones(session.rows, dtype=torch.long))
+            for step in session.steps():
+                step.commit(step.best())
+
+    model = built(
+        "MistralForCausalLM", transformers.MistralConfig(**{**SMALL, "num_key_value_heads": 2, "sliding_window": 6})
+    )
+    tokens, flags = torch.tensor([[7], [8]]), {"max_new_tokens": 9, "do_sample": False, "eos_token_id": None}
+    expected = model.generate(tokens, **flags)
+    assert torch.equal(genmode.generate(model, tokens, strategy=Again, **flags), expected)
