@@ -29,6 +29,7 @@ OFFERED = {
     ("strategies", "power_sampling"): "genmode-power-sampling",
     ("processors", "house_style"): "genmode-house-style",
     ("watermarkers", "mpac"): "genmode-multibit",
+    ("drafters", "follower"): "genmode-follower",
 }
 
 USE = """

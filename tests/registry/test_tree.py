@@ -33,7 +33,7 @@ ACROSS: Mapping[str, tuple[str, ...]] = {
     "registry": ("bad_input", "device_path", "imports", "layers", "memory", "robustness", "smollm2", "tree"),
     "registry/contract": ("contract_surface", "public_surface"),
     "registry/plugins": ("faulty_plugins", "many_plugins"),
-    "registry/testing": ("kit", "row_checks", "strategy_checks", "watermarker_checks"),
+    "registry/testing": ("kit", "row_checks", "strategy_checks", "watermarker_checks", "draft_checks"),
     "strategies": ("architectures", "config", "conformance", "cuda", "identity", "tensor_parallel"),
     "strategies/verifications": ("laws",),
     "processors": ("adoption", "conformance", "device"),

@@ -117,3 +117,21 @@ def test_the_distribution_of_sampling(rows: int, calls: int, drafter: str, monke
         drawn = genmode.generate(model, **inputs, **flags, **SMALL_DRAFTERS[drafter]())
         counts += (drawn[:, 8 : 8 + length] * powers).sum(1).bincount(minlength=len(probabilities))
     assert chi_square(counts, rows * calls * probabilities) > 0.001
+
+
+@pytest.mark.parametrize("seeded", [False, True])
+@pytest.mark.parametrize("verification", ["rejection", "block"])
+@pytest.mark.parametrize("drafter", ["assistant", "early_exit", "prompt_lookup", "suffix_lookup"])
+def test_the_distribution_under_a_named_verification(drafter: str, verification: str, seeded: bool) -> None:
+    """With random numbers of the rows' own as with torch's; wrong with probability 0.001 for a random seed."""
+    rows = 4000
+    start, probabilities = expected(small())
+    powers = WORDS ** torch.arange(SHORT - 1, -1, -1)
+    inputs = {"input_ids": start.expand(rows, -1), "attention_mask": torch.ones(rows, 8).long()}
+    torch.manual_seed(100)
+    drawn = genmode.generate(
+        small(), **inputs, **SMALL_BANS, **SMALL_DRAFTERS[drafter](), do_sample=True, max_new_tokens=SHORT,
+        assistant_confidence_threshold=0.0, verify=verification, seed=list(range(rows)) if seeded else None,
+    )  # fmt: skip
+    counts = (drawn[:, 8:] * powers).sum(1).bincount(minlength=len(probabilities))
+    assert chi_square(counts, rows * probabilities) > 0.001

@@ -92,3 +92,21 @@ def rest(law: Tensor, begun: tuple[int, ...], count: int) -> Tensor:
 def expected(verification: Any, p: Tensor, q: Tensor, count: int = LENGTH) -> float:
     """How many tokens of a draft are taken on average."""
     return sum(taken * float(weights.sum()) for _, taken, weights in outcomes(verification, p, q, count))
+
+
+def pairs(count: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Pairs of laws: of any kind, close to each other, with masked tokens, and the same."""
+    generator = torch.Generator().manual_seed(seed)
+    found: list[tuple[Tensor, Tensor]] = []
+    for number in range(count):
+        p, q = random_law(generator), random_law(generator, 0.5 + number % 3)
+        if number % 4 == 1:
+            q = (p.log() + 0.2 * torch.randn(p.shape, generator=generator, dtype=p.dtype)).softmax(-1)
+        if number % 4 == 2:  # a token that the processors forbid, and one that the drafter never draws
+            p, q = p.clone(), q.clone()
+            p[:, 1], q[:, 2] = 0, 0
+            p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
+        if number % 4 == 3:
+            q = q.argmax(-1, keepdim=True).eq(torch.arange(VOCAB)).to(p.dtype)  # draws nothing
+        found.append((p, q))
+    return [*found, (found[0][0], found[0][0])]
