@@ -68,6 +68,7 @@ class SequentialMonteCarlo(genmode.Strategy):
         tau = params.smc_proposal_power or power
         stay = torch.arange(session.rows, device=session.device).view(inputs, n)
         log_w = torch.zeros(inputs, n, device=session.device)
+        last = session.uniform()[::n]  # behind the loop numbers would hang on how long other inputs went on
         for step in session.steps():
             running, log_p = session.unfinished, step.scores.log_softmax(-1)
             step.scores = tau * step.scores
@@ -83,7 +84,7 @@ class SequentialMonteCarlo(genmode.Strategy):
             rows = (source + stay[:, :1]).flatten()
             step.commit(tokens[rows], rows=rows)
         results: int = session.generation_config.num_return_sequences or 1
-        chosen = resampled(log_w, session.uniform()[::n], results) + stay[:, :1]
+        chosen = resampled(log_w, last, results) + stay[:, :1]
         session.fork(chosen.flatten())
         session.drop(stay.flatten())
 

@@ -35,7 +35,6 @@ ACROSS: Mapping[str, tuple[str, ...]] = {
     "registry/plugins": ("faulty_plugins", "many_plugins"),
     "registry/testing": ("kit", "row_checks", "strategy_checks", "watermarker_checks", "draft_checks"),
     "strategies": ("architectures", "config", "conformance", "cuda", "identity", "tensor_parallel"),
-    "strategies/verifications": ("laws",),
     "processors": ("adoption", "conformance", "device"),
     "processors/grammar": ("device", "json_schema_suite", "jump", "outputs", "reports"),
     "processors/truncation": ("narrowing", "truncation", "twins"),
