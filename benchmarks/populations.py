@@ -2,12 +2,13 @@
 
     python benchmarks/populations.py
 
-One prompt, 8 rows; behind every 16 tokens the worse half leaves. The rows of all forwards are counted, and all figures
-are of one run with the cases taking turns; read the ratios.
+One prompt, 8 rows; behind every 16 tokens the worse half leaves. The rows of all forwards are counted. One thread and
+processor time; all figures are of one run with the cases taking turns; read the ratios.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Measure, print, and write `results/populations.json`."""
     arguments = parser(str(__doc__).partition("\n")[0]).parse_args()
+    torch.set_num_threads(1)
     model, tokenizer = demo.load_demo()
     inputs = tokenizer("The lighthouse at the end of the pier", return_tensors="pt")
     flags = {"seed": 1, "top_k": 0, "max_new_tokens": NEW, "eos_token_id": None, "pad_token_id": 0}
@@ -46,7 +48,7 @@ def main() -> None:
         with hook:
             case(more)()
         rows[name] = sum(seen[1:])  # without the prompt's
-    seconds = best_of({name: case(more) for name, more in CASES.items()}, arguments.repeats)
+    seconds = best_of({name: case(more) for name, more in CASES.items()}, arguments.repeats, clock=time.process_time)
     whole = seconds["8 samples"]
     found = [
         {"case": name, "rows of all forwards": rows[name], "of 8 samples": rows[name] / rows["8 samples"],

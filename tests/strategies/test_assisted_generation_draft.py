@@ -99,7 +99,6 @@ def growing() -> Any:
     return helper
 
 
-@pytest.mark.oldest
 @pytest.mark.parametrize(
     "more", [{}, {"temperature": 0.6, "top_k": 12, "repetition_penalty": 1.2}], ids=["plain", "more"]
 )
